@@ -1,0 +1,1 @@
+//! The client side: all that `cli` knows of the agent.

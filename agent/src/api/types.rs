@@ -1,0 +1,276 @@
+//! What crosses the socket. Additions are compatible; names and meanings of what is here stay within `/v1`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Deferral, RehearsalReport, UnixMs, UserName, Version};
+
+/// Who calls, as the kernel says (SO_PEERCRED of the connection, unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Process id at the time of the connection; 0 when unknown.
+    pub pid: i32,
+    /// Root or a member of group `t3pin`: sees and changes everything.
+    pub privileged: bool,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The agent.
+    pub agent: AgentStatus,
+    /// The pin file.
+    pub pin: PinStatus,
+    /// The rollout, when there is one under way or one has ended badly.
+    pub rollout: Option<RolloutStatus>,
+    /// The operator's freeze.
+    pub freeze: Option<FreezeStatus>,
+    /// Versions that failed here.
+    pub quarantine: Vec<QuarantineStatus>,
+    /// The instances that the caller may see: all for the privileged, else their own.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// The agent itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// `idle`, `installing`, `rehearsing`, `bumping`, `rolling-back`, `draining` (deferred bumps wait), `recovering`, `frozen`, `stuck`.
+    pub state: String,
+    /// What it does right now, for people.
+    pub doing: String,
+    /// Version of t3pin.
+    pub version: String,
+    /// Since when it runs.
+    pub since_ms: UnixMs,
+}
+
+/// The pin file as last read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PinStatus {
+    /// Path of the file.
+    pub path: String,
+    /// The version enforced: that of the file, or of the last good one while the file is wrong.
+    pub version: Option<Version>,
+    /// Whether the file as it is now is good.
+    pub valid: bool,
+    /// What is wrong with it: file, line, key, what is allowed.
+    pub error: Option<String>,
+}
+
+/// A rollout: the bumps that one change of the pin needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RolloutStatus {
+    /// Target version.
+    pub version: Version,
+    /// `installing`, `rehearsing`, `bumping`, `waiting`, `done`, `stopped`.
+    pub state: String,
+    /// Why it stopped, or what it waits for.
+    pub reason: Option<String>,
+    /// Users done.
+    pub done: Vec<UserName>,
+    /// Users still to come, in order.
+    pub pending: Vec<UserName>,
+    /// Users deferred.
+    pub deferred: Vec<UserName>,
+}
+
+/// The operator's stop switch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FreezeStatus {
+    /// Since when.
+    pub since_ms: UnixMs,
+    /// Why, as the operator said.
+    pub reason: Option<String>,
+}
+
+/// A version that failed here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// Which.
+    pub version: Version,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since_ms: UnixMs,
+}
+
+/// One instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Whose.
+    pub user: UserName,
+    /// `t3-serve@USER.service`.
+    pub unit: String,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// The version its binding points to.
+    pub bound_version: Option<Version>,
+    /// The version that answers on its port.
+    pub running_version: Option<Version>,
+    /// The version it is to run.
+    pub wanted_version: Option<Version>,
+    /// `settled` (as wanted), `pending`, `deferred`, `bumping`, `soaking`, `rolling-back`, `held-back` (quarantine, freeze or
+    /// a stopped rollout), `needs-decision`, `stuck`, `unbound`, `down`, `refused`.
+    pub state: String,
+    /// More on the state, for people.
+    pub detail: Option<String>,
+    /// Phase of the bump under way.
+    pub phase: Option<String>,
+    /// The deferral, when the bump is put off.
+    pub deferral: Option<Deferral>,
+    /// The last bump that ended.
+    pub last_bump: Option<BumpSummary>,
+    /// The rehearsal of the bump to come.
+    pub rehearsal: Option<RehearsalReport>,
+}
+
+/// One bump that ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BumpSummary {
+    /// Its name.
+    pub id: String,
+    /// Whose.
+    pub user: UserName,
+    /// Version before.
+    pub from: Version,
+    /// Version aimed at.
+    pub to: Version,
+    /// `done`, `rolled-back`, `refused` (rehearsal failed), `cancelled`, `stuck`, `soaking`.
+    pub outcome: String,
+    /// Why, unless all went well.
+    pub reason: Option<String>,
+    /// When it began.
+    pub started_ms: UnixMs,
+    /// From its first effect on the user to its end, soak excluded, in seconds.
+    pub seconds: f64,
+    /// How long nobody answered, from the stop to the verified answer, in ms.
+    pub downtime_ms: Option<u64>,
+    /// Where what the new version wrote was set aside.
+    pub salvage: Option<String>,
+    /// Where the snapshot from before lies.
+    pub snapshot: Option<String>,
+}
+
+/// `GET /v1/plan`: what `enforce` would do now, and why.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// Nothing of the host would be changed by anything but these, in this order.
+    pub steps: Vec<PlanStep>,
+    /// What keeps the plan as a whole from being done (bad pin, freeze, quarantine).
+    pub blocked: Option<String>,
+}
+
+/// One line of the plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanStep {
+    /// `install`, `bump`, `defer`, `keep`, `hold-back`, `refuse`.
+    pub action: String,
+    /// Whose instance, unless it is about a version.
+    pub user: Option<UserName>,
+    /// Version now.
+    pub from: Option<Version>,
+    /// Version then.
+    pub to: Option<Version>,
+    /// Why.
+    pub reason: String,
+}
+
+/// `POST /v1/rollback`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// Whose; `None` for everybody.
+    pub user: Option<UserName>,
+    /// Also an active instance (work in flight is lost).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/enroll`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// Whom.
+    pub user: UserName,
+    /// Port; allocated when absent.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The version that wrote the data there is; only needed when it cannot be found out.
+    #[serde(default)]
+    pub version: Option<Version>,
+}
+
+/// `POST /v1/freeze`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/quarantine/clear`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearRequest {
+    /// Which version may be tried again.
+    pub version: Version,
+}
+
+/// One installed version (`GET /v1/versions`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Which.
+    pub version: Version,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// When it was sealed.
+    pub sealed_ms: UnixMs,
+    /// Who is bound to it.
+    pub users: Vec<UserName>,
+    /// Why it is quarantined, if it is.
+    pub quarantined: Option<String>,
+}
+
+/// A piece of work that was asked for (`POST /v1/enforce`, `/v1/rollback`, `/v1/enroll` answer one; `GET /v1/runs/ID` follows it).
+/// The work is the agent's: it goes on when the caller goes away.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Its number, unique while the agent runs.
+    pub id: u64,
+    /// Whether it has ended.
+    pub done: bool,
+    /// One line per thing that happened so far, oldest first.
+    pub progress: Vec<String>,
+    /// How it ended.
+    pub outcome: Option<RunOutcome>,
+    /// The whole story in one or a few sentences.
+    pub message: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunOutcome {
+    /// Everything is as wanted.
+    Done,
+    /// Something was put off; it will be done by itself.
+    Deferred,
+    /// Something failed and was undone.
+    RolledBack,
+    /// Nothing was done, because it must not be (bad pin, freeze, quarantine, failed rehearsal, failed install).
+    Refused,
+    /// Something could neither be finished nor undone.
+    Stuck,
+}
+
+/// The body of every answer that is not 2xx.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{error}")]
+pub struct ApiError {
+    /// `forbidden`, `not-found`, `bad-request`, `busy`, `internal`.
+    pub kind: String,
+    /// What happened and what to do.
+    pub error: String,
+}

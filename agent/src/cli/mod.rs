@@ -1,0 +1,1 @@
+//! Arguments, one file per verb, rendering for people and `--json`.

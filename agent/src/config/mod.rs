@@ -1,0 +1,26 @@
+//! The pin file and the settings: fragments -> inputs -> validated settings; errors name file, line, key and what is allowed.
+//!
+//! A file that others than root may write, an unknown key, a range, a dist-tag, an unknown user: refused whole, nothing
+//! of it is used. The caller keeps what it had.
+
+mod pin;
+mod settings;
+
+pub use pin::{Pin, UserPin, load_pin, parse_pin};
+pub use settings::{Settings, load_settings};
+
+use std::path::PathBuf;
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}{}: {problem}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default(), key.as_deref().map(|k| format!(", {k}")).unwrap_or_default())]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// Line, from 1.
+    pub line: Option<usize>,
+    /// The key, dotted.
+    pub key: Option<String>,
+    /// What is wrong, and what is allowed.
+    pub problem: String,
+}

@@ -1,0 +1,28 @@
+//! The values of t3pin: versions, users, instances, verdicts, snapshots, deferrals.
+//!
+//! Nothing here does I/O, reads a clock or knows any other module of the house. Everything that can cross a
+//! process boundary (journal, worker pipe, socket) derives serde. Times are milliseconds since the Unix epoch (UTC),
+//! sizes are bytes.
+
+mod activity;
+mod deferral;
+mod ids;
+mod instance;
+mod probe;
+mod rehearsal;
+mod snapshot;
+mod user;
+mod version;
+
+pub use activity::{Activity, BusyReason};
+pub use deferral::{Deferral, DeferralOwner};
+pub use ids::BumpId;
+pub use instance::{Account, Instance, Place};
+pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
+pub use rehearsal::RehearsalReport;
+pub use snapshot::{EntryKind, STATE_ENTRIES, Salvage, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks};
+pub use user::{UserName, UserNameError};
+pub use version::{Version, VersionError};
+
+/// Milliseconds since the Unix epoch, UTC.
+pub type UnixMs = i64;

@@ -1,0 +1,116 @@
+//! What a user's state consists of, and copies of it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BumpId, UnixMs, UserName, Version};
+
+/// The entries of `userdata/` that move together (T3-CONTRACT section 7, "backup"): the database with its sidecars, the
+/// signing keys, the client's identity of the server and the settings that newer versions extend. Never `worktrees/`,
+/// `logs/`, `caches/`. `state.sqlite-shm` is listed so that a stale one is never left beside a restored database; it is
+/// rebuilt by SQLite and need not be copied.
+pub const STATE_ENTRIES: [&str; 7] =
+    ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "secrets", "environment-id", "settings.json", "keybindings.json"];
+
+/// A verified, root-owned copy of a user's state, kept for later rollbacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name; the directory below `/var/lib/t3pin/snapshots/USER/`.
+    pub id: SnapshotId,
+    /// Whose state.
+    pub user: UserName,
+    /// The version that wrote this state, and the only one to run on it.
+    pub version: Version,
+    /// Highest migration applied, when the database could tell.
+    pub migration_level: Option<u32>,
+    /// When it was taken.
+    pub created_ms: UnixMs,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it holds.
+    pub entries: Vec<StateEntry>,
+}
+
+/// The name of a snapshot: that of the bump before which it was taken.
+pub type SnapshotId = BumpId;
+
+/// One file or directory of a user's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEntry {
+    /// Path below `userdata/`, with `/` between components; only plain components.
+    pub path: String,
+    /// File or directory.
+    pub kind: EntryKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Size in bytes; 0 for directories.
+    pub bytes: u64,
+    /// BLAKE3 of the content in hex; empty for directories.
+    pub blake3: String,
+}
+
+/// What a state entry is. Nothing else (symlinks, FIFOs, sockets, devices) is ever taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// What the copy for the new version holds, as the worker made and verified it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedReport {
+    /// The originals as they were read (before WAL recovery), parents before children: what custody must hold.
+    pub originals: Vec<StateEntry>,
+    /// Highest migration applied in the database; `None` when there is no database yet.
+    pub migration_level: Option<u32>,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// How the copy was made: `reflink` or `copy`.
+    pub method: String,
+    /// How much work the data holds, to tell later what the new version added.
+    pub marks: WorkMarks,
+}
+
+/// How much work a database holds: for every table that is not about authentication or migrations, its highest rowid.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkMarks {
+    /// Table name -> highest rowid (or row count for tables without one).
+    pub tables: std::collections::BTreeMap<String, i64>,
+}
+
+impl WorkMarks {
+    /// How many rows `later` has gained over `self`, table by table; tables that lost rows count as zero.
+    pub fn gained(&self, later: &WorkMarks) -> u64 {
+        later
+            .tables
+            .iter()
+            .map(|(table, mark)| mark.saturating_sub(*self.tables.get(table).unwrap_or(&0)).max(0).unsigned_abs())
+            .sum()
+    }
+}
+
+/// What the new version wrote before it was rolled back, set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Salvage {
+    /// Where it lies (root only).
+    pub path: PathBuf,
+    /// Bytes in it.
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gained_counts_only_growth() {
+        let marks = |pairs: &[(&str, i64)]| WorkMarks { tables: pairs.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect() };
+        assert_eq!(marks(&[("a", 5), ("b", 9)]).gained(&marks(&[("a", 8), ("b", 2), ("new", 4)])), 7);
+    }
+}

@@ -1,0 +1,184 @@
+//! systemd over D-Bus (org.freedesktop.systemd1(5)): units, jobs, the cgroup freezer, transient sandboxes.
+//!
+//! Every call has a deadline; a bus that does not answer is an error, never a hang. Nothing here decides anything.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A connection to the system's service manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Systemd {
+    connection: zbus::Connection,
+}
+
+/// Why a call to systemd failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// The bus could not be reached or refused the call.
+    #[error("systemd refused {what}: {source}")]
+    Bus {
+        /// What was asked.
+        what: String,
+        /// Why not.
+        source: Box<zbus::Error>,
+    },
+    /// No answer, or the job did not end, in time.
+    #[error("{what} did not end within {seconds} s")]
+    Deadline {
+        /// What was asked.
+        what: String,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The job ended, but not well (`failed`, `timeout`, `dependency`, `canceled`, `skipped`).
+    #[error("{what} ended as \"{result}\"")]
+    Job {
+        /// What was asked.
+        what: String,
+        /// systemd's word for it.
+        result: String,
+    },
+}
+
+/// What systemd knows about a unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitState {
+    /// `loaded`, `not-found`, `masked`, ...
+    pub load_state: String,
+    /// `active`, `inactive`, `failed`, `activating`, `deactivating`, ...
+    pub active_state: String,
+    /// `running`, `dead`, `auto-restart`, ...
+    pub sub_state: String,
+    /// 0 when there is none.
+    pub main_pid: u32,
+    /// Automatic restarts since the last manual start.
+    pub n_restarts: u32,
+    /// Changes at every start; empty when never started.
+    pub invocation_id: String,
+    /// Control group, e.g. `/system.slice/system-t3\x2dserve.slice/t3-serve@alice.service`; empty when not running.
+    pub control_group: String,
+    /// `success`, `exit-code`, `signal`, `oom-kill`, ...
+    pub result: String,
+    /// The unit file.
+    pub fragment_path: String,
+    /// Drop-ins.
+    pub drop_in_paths: Vec<String>,
+    /// `enabled`, `disabled`, ...
+    pub unit_file_state: String,
+    /// `running`, `frozen`, `freezing`, `thawing`.
+    pub freezer_state: String,
+}
+
+/// A transient service unit used as a sandbox (systemd.exec(5), systemd.service(5)).
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Unit name, ending in `.service`.
+    pub name: String,
+    /// For `systemctl status` and the journal.
+    pub description: String,
+    /// Absolute program and arguments.
+    pub exec: Vec<String>,
+    /// `User=`; must be an unprivileged user.
+    pub user: String,
+    /// `Environment=`.
+    pub environment: Vec<(String, String)>,
+    /// `WorkingDirectory=`.
+    pub working_directory: String,
+    /// No network but a fresh loopback (`PrivateNetwork=`).
+    pub private_network: bool,
+    /// The only paths that can be written (`ReadWritePaths=`).
+    pub read_write: Vec<String>,
+    /// `BindPaths=`: source, destination.
+    pub bind: Vec<(String, String)>,
+    /// `LoadCredential=`: id, path.
+    pub credentials: Vec<(String, String)>,
+    /// `MemoryMax=` in bytes.
+    pub memory_max: u64,
+    /// `TasksMax=`.
+    pub tasks_max: u64,
+    /// `RuntimeMaxSec=`: the sandbox ends itself then, even when the agent is gone.
+    pub deadline: Duration,
+    /// Standard input; closed when `None`.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output; the journal when `None`.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error; the journal when `None`.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// How a sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxEnd {
+    /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, ...
+    pub result: String,
+    /// Exit code, or signal number when killed.
+    pub status: i32,
+}
+
+impl Systemd {
+    /// Connects to the system bus.
+    pub async fn connect() -> Result<Self, SystemdError> {
+        unimplemented!()
+    }
+
+    /// Names of all `t3-serve@*.service` that are loaded or enabled, sorted, without the template itself.
+    pub async fn instances(&self) -> Result<Vec<String>, SystemdError> {
+        unimplemented!()
+    }
+
+    /// What systemd knows about `unit` (loads it).
+    pub async fn unit(&self, unit: &str) -> Result<UnitState, SystemdError> {
+        let _ = unit;
+        unimplemented!()
+    }
+
+    /// Starts `unit` and waits for the job. A unit that already runs is left alone. Clears a start limit first
+    /// (`ResetFailedUnit`).
+    pub async fn start(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
+        let _ = (unit, deadline);
+        unimplemented!()
+    }
+
+    /// Stops `unit` and waits for the job. A unit that does not run is fine. Works on a frozen unit (systemd thaws it).
+    pub async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
+        let _ = (unit, deadline);
+        unimplemented!()
+    }
+
+    /// Freezes the unit's cgroup (cgroup v2 only).
+    pub async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
+        let _ = unit;
+        unimplemented!()
+    }
+
+    /// Thaws it. A unit that is not frozen is fine.
+    pub async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
+        let _ = unit;
+        unimplemented!()
+    }
+
+    /// Enables `unit` at boot (`EnableUnitFiles`), persistent; already enabled is fine.
+    pub async fn enable(&self, unit: &str) -> Result<(), SystemdError> {
+        let _ = unit;
+        unimplemented!()
+    }
+
+    /// Reloads unit files (`Reload`).
+    pub async fn daemon_reload(&self) -> Result<(), SystemdError> {
+        unimplemented!()
+    }
+
+    /// Runs `sandbox` to its end and removes it. Dropping the future, or the deadline, stops it.
+    pub async fn run_sandbox(&self, sandbox: Sandbox) -> Result<SandboxEnd, SystemdError> {
+        let _ = sandbox;
+        unimplemented!()
+    }
+
+    /// Stops every left-over unit whose name starts with `prefix` (from an agent that died), e.g. `t3pin-rehearse-`.
+    pub async fn stop_left_over(&self, prefix: &str) -> Result<(), SystemdError> {
+        let _ = prefix;
+        unimplemented!()
+    }
+}

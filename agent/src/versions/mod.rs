@@ -1,0 +1,186 @@
+//! The version store: the installed versions, side by side, sealed, never modified in place; and the bindings.
+//!
+//! Promises: a half-made version is never usable ([`Store::get`] wants the `ok` marker, which is written last);
+//! a failed install leaves everything as it was; a sealed tree belongs to root and has no write bits.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::domain::{UserName, Version};
+use crate::systemd::Systemd;
+
+/// `/var/lib/t3pin/versions` and its neighbours `staging` and `bindings`.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A usable version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Which.
+    pub version: Version,
+    /// `/var/lib/t3pin/versions/V`.
+    pub path: PathBuf,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// When it was sealed, ms since the epoch.
+    pub sealed_ms: i64,
+    /// Integrity of the npm tarball (`sha512-...`).
+    pub integrity: String,
+}
+
+/// How to install.
+#[derive(Debug, Clone)]
+pub struct InstallSettings {
+    /// Registry to use instead of the one npm is configured with.
+    pub registry: Option<String>,
+    /// The node that will run it, absolute.
+    pub node: PathBuf,
+    /// The npm client, absolute.
+    pub npm: PathBuf,
+    /// Where node's headers are (`include/node` below it); `None` to look beside node, else leave it to npm.
+    pub node_headers: Option<PathBuf>,
+    /// Packages whose install scripts may run.
+    pub allow_scripts: Vec<String>,
+    /// System user that npm runs as.
+    pub user: String,
+    /// The whole install may take this long.
+    pub deadline: Duration,
+}
+
+/// Why a version could not be installed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The registry does not know the version.
+    #[error("the registry {registry} has no t3 {version}; check the pin, or the registry npm is configured with")]
+    NoSuchVersion {
+        /// Which version.
+        version: Version,
+        /// Where it was looked for.
+        registry: String,
+    },
+    /// The registry could not be asked.
+    #[error(
+        "the npm registry could not be asked about t3 {version}; nothing was changed and it will be tried again. npm said:\n{npm}"
+    )]
+    Registry {
+        /// Which version.
+        version: Version,
+        /// npm's last lines.
+        npm: String,
+    },
+    /// node on this host is too old or too new.
+    #[error("t3 {version} wants node {wanted}, and {node} is {found}; install a fitting node or set [store] node")]
+    Node {
+        /// Which version.
+        version: Version,
+        /// `engines.node`.
+        wanted: String,
+        /// Which node.
+        node: String,
+        /// Its version.
+        found: String,
+    },
+    /// The tarball is not the one that the pin names.
+    #[error("t3 {version} has integrity {found}, and the pin file wants {wanted}; refused")]
+    Integrity {
+        /// Which version.
+        version: Version,
+        /// From the pin.
+        wanted: String,
+        /// From the registry.
+        found: String,
+    },
+    /// npm failed.
+    #[error("npm could not install t3 {version}; nothing was changed. npm said:\n{npm}")]
+    Npm {
+        /// Which version.
+        version: Version,
+        /// npm's last lines.
+        npm: String,
+    },
+    /// The installed tree is not right (no native module, wrong version, links that leave it, ...).
+    #[error("the installed t3 {version} is not usable: {why}; nothing was changed")]
+    BadTree {
+        /// Which version.
+        version: Version,
+        /// What is wrong.
+        why: String,
+    },
+    /// Disk, permissions, systemd.
+    #[error("t3 {version} could not be installed: {context}: {source}")]
+    Io {
+        /// Which version.
+        version: Version,
+        /// What was being done.
+        context: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// systemd refused.
+    #[error("t3 {version} could not be installed: {source}")]
+    Systemd {
+        /// Which version.
+        version: Version,
+        /// Why.
+        source: crate::systemd::SystemdError,
+    },
+}
+
+impl Store {
+    /// The store below `root` (`/var/lib/t3pin`); makes the directories if they are missing.
+    pub fn open(root: &Path) -> std::io::Result<Self> {
+        let _ = root;
+        unimplemented!()
+    }
+
+    /// All usable versions, sorted.
+    pub fn list(&self) -> std::io::Result<Vec<Installed>> {
+        unimplemented!()
+    }
+
+    /// A usable version.
+    pub fn get(&self, version: &Version) -> std::io::Result<Option<Installed>> {
+        let _ = version;
+        unimplemented!()
+    }
+
+    /// The CLI of a version, `/var/lib/t3pin/versions/V/bin/t3`.
+    pub fn cli(&self, version: &Version) -> PathBuf {
+        let _ = version;
+        unimplemented!()
+    }
+
+    /// Removes what a dead install left in `staging/` and versions without `ok` marker.
+    pub fn clean_half_made(&self) -> std::io::Result<()> {
+        unimplemented!()
+    }
+
+    /// Installs `version` with the real npm client in a sandbox and seals it. Installed already: returned as it is.
+    /// `progress` gets one short line per step. Never changes anything on failure.
+    pub async fn install(
+        &self,
+        systemd: &Systemd,
+        version: &Version,
+        integrity: Option<&str>,
+        settings: &InstallSettings,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> Result<Installed, InstallError> {
+        let _ = (systemd, version, integrity, settings, progress);
+        unimplemented!()
+    }
+
+    /// The version `user` is bound to: where `bindings/USER` points.
+    pub fn binding(&self, user: &UserName) -> std::io::Result<Option<Version>> {
+        let _ = user;
+        unimplemented!()
+    }
+
+    /// Points `bindings/USER` to `version` (relative symlink, renamed over the old one, directory synced). Refuses a version
+    /// that is not usable. Repeating it is fine.
+    pub fn bind(&self, user: &UserName, version: &Version) -> std::io::Result<()> {
+        let _ = (user, version);
+        unimplemented!()
+    }
+}

@@ -1,0 +1,27 @@
+//! What a worker can do, one file per task. All of it runs as the user.
+
+use super::protocol::{Answer, Task, TaskError};
+
+mod copy_live;
+mod discard;
+mod handshake;
+mod look;
+mod marks;
+mod rehearse;
+mod seed;
+mod switch_in;
+
+/// Does `task` and says what came of it.
+pub fn perform(task: Task) -> Result<Answer, TaskError> {
+    match task {
+        Task::CopyLive { userdata, dest } => copy_live::copy_live(&userdata, &dest).map(Answer::LiveCopy),
+        Task::Seed { userdata, dest } => seed::seed(&userdata, &dest).map(Answer::Seed),
+        Task::SwitchIn { seed, userdata } => switch_in::switch_in(&seed, &userdata).map(|()| Answer::Done),
+        Task::Discard { path } => discard::discard(&path).map(|()| Answer::Done),
+        Task::Look { userdata } => Ok(Answer::Activity(look::look(&userdata))),
+        Task::Marks { userdata } => marks::marks(&userdata),
+        Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),
+        Task::Describe { address } => Ok(Answer::Descriptor(handshake::describe(&address))),
+        Task::Rehearse(spec) => rehearse::rehearse(&spec).map(|report| Answer::Rehearsal(Box::new(report))),
+    }
+}
