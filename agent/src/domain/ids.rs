@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The name of one bump: a journal number printed as `b000042`. Safe as a path component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct BumpId(pub u64);
+pub struct BumpId(pub u32);
 
 impl fmt::Display for BumpId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

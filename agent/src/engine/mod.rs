@@ -1,1 +1,15 @@
-//! The decisions: pure, no I/O, no clock, no await.
+//! The decisions. Pure: no I/O, no clock, no await; time comes in with every event.
+//!
+//! [`bump`] is one bump from its plan to its end: read it from top to bottom. [`rollout`] says which bump is next, and is
+//! also what `t3pin plan` prints. [`judge`] turns what a probe saw into a verdict. The agent has the [`Action`]s done and
+//! feeds what came of them back as [`Event`]s; recovery after a crash is nothing but the event [`Event::AgentRestarted`].
+
+mod action;
+pub mod bump;
+mod event;
+pub mod judge;
+pub mod rollout;
+
+pub use action::Action;
+pub use bump::{Blame, Bump, Fault, Outcome, Phase, Rest, Undo, step};
+pub use event::{Event, SoakLook};

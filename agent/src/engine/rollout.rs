@@ -1,0 +1,274 @@
+//! Which bump is next, and why the others wait. Pure: the agent gathers a [`HostView`], [`next`] says what to do with it.
+//!
+//! The rules, in order: a frozen host changes nothing; every version is installed before anybody is rehearsed; **every**
+//! user is rehearsed before the first one is touched; then one at a time, the canary first (the least active idle user);
+//! the first failure that is the version's or the host's fault stops all others of that version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bump::{Blame, Bump, Outcome, Phase};
+use crate::domain::{Activity, BumpId, BusyReason, UnixMs, UserName, Version};
+
+/// What the host looks like right now, as far as the decisions need it.
+#[derive(Debug, Clone, Default)]
+pub struct HostView {
+    /// The time.
+    pub now_ms: UnixMs,
+    /// The operator's freeze, with its reason.
+    pub frozen: Option<String>,
+    /// Usable versions.
+    pub installed: BTreeSet<Version>,
+    /// Versions that failed here, with the reason.
+    pub quarantine: BTreeMap<Version, String>,
+    /// Versions that could not be installed since the last enforcement, with the reason.
+    pub uninstallable: BTreeMap<Version, String>,
+    /// When the operator last said that a version may be tried again.
+    pub cleared: BTreeMap<Version, UnixMs>,
+    /// When the pin was last enforced by order; what failed before then may be tried again.
+    pub enforced_ms: UnixMs,
+    /// How long an instance must have been quiet, in ms.
+    pub quiet_ms: i64,
+    /// The instances, sorted by user.
+    pub instances: Vec<InstanceView>,
+}
+
+/// One instance.
+#[derive(Debug, Clone)]
+pub struct InstanceView {
+    /// Whose.
+    pub user: UserName,
+    /// What its binding points to.
+    pub bound: Option<Version>,
+    /// What it is to run.
+    pub wanted: Version,
+    /// Whether the unit was stopped by somebody (inactive and not failed).
+    pub stopped: bool,
+    /// Why it cannot be bumped at all (no port, foreign settings).
+    pub problem: Option<String>,
+    /// What was last seen of its activity; `None` when nobody looked.
+    pub activity: Option<Activity>,
+    /// The bump that is open.
+    pub open: Option<Bump>,
+    /// The last bump that ended.
+    pub last: Option<Bump>,
+}
+
+/// What is decided about one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It runs what it is to run, or is not ours to change.
+    Keep(String),
+    /// It is to be bumped, and may be now.
+    Bump(String),
+    /// It is to be bumped as soon as it is idle.
+    Defer(String),
+    /// It is not to be bumped now: freeze, quarantine, stopped rollout, a soak that is not over.
+    HoldBack(String),
+    /// It cannot be bumped until somebody changes something.
+    Refuse(String),
+}
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Install this version.
+    Install(Version),
+    /// This resting bump is no longer wanted.
+    CallOff(BumpId, String),
+    /// Plan a bump for this user.
+    Plan {
+        /// Whose.
+        user: UserName,
+        /// Version now.
+        from: Version,
+        /// Version then.
+        to: Version,
+        /// Why.
+        reason: String,
+    },
+    /// Let this bump go on: to its rehearsal, or to the user.
+    GoAhead(BumpId),
+    /// Note that this bump waits.
+    PutOff(BumpId, String),
+    /// Nothing more can be done now.
+    Rest,
+}
+
+/// What is decided about `instance`, ignoring the order among instances.
+pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
+    let Some(bound) = &instance.bound else {
+        return Decision::Keep(format!("not enrolled; `t3pin enroll {}` takes it over", instance.user));
+    };
+    if let Some(open) = instance.open.as_ref().filter(|open| !matches!(open.phase, Phase::Planned | Phase::Ready)) {
+        return match open.phase {
+            Phase::Soaking if open.to == instance.wanted => Decision::Keep(format!("runs {bound}, in its soak")),
+            Phase::Soaking => Decision::HoldBack(format!("the soak of {} is not over", open.to)),
+            Phase::Stuck => Decision::Refuse(format!("stuck; see `t3pin history {}`", instance.user)),
+            _ => Decision::HoldBack("a bump is under way".to_owned()),
+        };
+    }
+    if *bound == instance.wanted {
+        return Decision::Keep(format!("runs {bound}, as pinned"));
+    }
+    let wanted = &instance.wanted;
+    if let Some(problem) = &instance.problem {
+        return Decision::Refuse(problem.clone());
+    }
+    if let Some(reason) = &view.frozen {
+        return Decision::HoldBack(format!("frozen by the operator: {reason}"));
+    }
+    if let Some(reason) = view.quarantine.get(wanted) {
+        return Decision::HoldBack(format!(
+            "{wanted} is quarantined: {reason}. `t3pin versions clear {wanted}` allows another try"
+        ));
+    }
+    if let Some(reason) = view.uninstallable.get(wanted) {
+        return Decision::HoldBack(format!("{wanted} is not installed: {reason}"));
+    }
+    if let Some(reason) = stopped_rollout(view, wanted) {
+        return Decision::HoldBack(format!("the rollout of {wanted} stopped: {reason}. The next enforcement tries again"));
+    }
+    if let Some(decision) = last_word(view, instance) {
+        return decision;
+    }
+    if instance.stopped {
+        return Decision::HoldBack(format!(
+            "the server is stopped; it is left alone until somebody starts it (systemctl start {})",
+            instance.user.unit()
+        ));
+    }
+    let reason = format!("pinned to {wanted}, runs {bound}");
+    match instance.activity.as_ref().and_then(|activity| busy(activity, view.now_ms, view.quiet_ms)) {
+        Some(busy) => Decision::Defer(busy),
+        None => Decision::Bump(reason),
+    }
+}
+
+/// What to do next. Calling it again after doing that leads, step by step, to `Rest`.
+pub fn next(view: &HostView) -> Next {
+    let decided: Vec<(&InstanceView, Decision)> = view.instances.iter().map(|i| (i, decide(view, i))).collect();
+    let due = |decision: &Decision| matches!(decision, Decision::Bump(_) | Decision::Defer(_));
+    for (instance, decision) in &decided {
+        if let Some(open) = resting(instance)
+            && let Some(reason) = outdated(view, instance, open, decision)
+        {
+            return Next::CallOff(open.id, reason);
+        }
+    }
+    let candidates: Vec<_> = decided.iter().filter(|(_, decision)| due(decision)).collect();
+    for (instance, _) in &candidates {
+        if !view.installed.contains(&instance.wanted) {
+            return Next::Install(instance.wanted.clone());
+        }
+    }
+    for (instance, _) in &candidates {
+        match (resting(instance), &instance.bound) {
+            (None, Some(from)) => {
+                let (user, to) = (instance.user.clone(), instance.wanted.clone());
+                let reason = format!("pinned to {to}, runs {from}");
+                return Next::Plan { user, from: from.clone(), to, reason };
+            }
+            (Some(open), _) if open.phase == Phase::Planned => return Next::GoAhead(open.id),
+            _ => {}
+        }
+    }
+    let mut ready: Vec<_> = candidates.iter().filter(|(_, decision)| matches!(decision, Decision::Bump(_))).collect();
+    ready.sort_by_key(|(instance, _)| (last_activity(instance), instance.user.clone()));
+    if let Some(open) = ready.iter().find_map(|(instance, _)| resting(instance)) {
+        return Next::GoAhead(open.id);
+    }
+    for (instance, decision) in &candidates {
+        if let (Some(open), Decision::Defer(reason)) = (resting(instance), decision)
+            && open.deferral.as_ref().is_none_or(|deferral| deferral.reason != *reason)
+        {
+            return Next::PutOff(open.id, reason.clone());
+        }
+    }
+    Next::Rest
+}
+
+/// The instances in the order in which they would be bumped: canary first.
+pub fn order(view: &HostView) -> Vec<&InstanceView> {
+    let mut instances: Vec<_> = view.instances.iter().collect();
+    instances.sort_by_key(|instance| (last_activity(instance), instance.user.clone()));
+    instances
+}
+
+/// Why `activity` keeps an instance from being restarted now; `None` when it is idle and has been quiet for long enough.
+/// "Cannot tell" counts as busy (promise 4). The text does not change while nothing changes.
+pub fn busy(activity: &Activity, now_ms: UnixMs, quiet_ms: i64) -> Option<String> {
+    match activity {
+        Activity::Busy { reasons } => Some(reasons.iter().map(in_words).collect::<Vec<_>>().join("; ")),
+        Activity::Unknown { why } => Some(format!("cannot tell whether it is busy: {why}")),
+        Activity::Idle { last_activity_ms: Some(last) } if now_ms.saturating_sub(*last) < quiet_ms => {
+            Some(format!("somebody worked here a moment ago; waits for {} of quiet", span(quiet_ms)))
+        }
+        Activity::Idle { .. } => None,
+    }
+}
+
+fn resting(instance: &InstanceView) -> Option<&Bump> {
+    instance.open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready))
+}
+
+/// Why a resting bump must not go on: it no longer leads from what is bound to what is wanted, or must not be done.
+fn outdated(view: &HostView, instance: &InstanceView, open: &Bump, decision: &Decision) -> Option<String> {
+    if instance.wanted != open.to || instance.bound.as_ref() != Some(&open.from) {
+        return Some(format!("no longer wanted: the pin is {} now", instance.wanted));
+    }
+    let forbidden = view.quarantine.contains_key(&open.to) || stopped_rollout(view, &open.to).is_some();
+    match decision {
+        Decision::HoldBack(reason) | Decision::Refuse(reason) if forbidden => Some(reason.clone()),
+        _ => None,
+    }
+}
+
+/// Why nobody gets `version` any more until the next enforcement: a bump to it failed for a fault of the host's.
+fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
+    view.instances.iter().filter_map(|instance| instance.last.as_ref().filter(|last| last.to == *version)).find_map(|last| {
+        let fault = last.fault.as_ref()?;
+        let recent = last.ended_ms.is_some_and(|ended| ended >= view.enforced_ms);
+        (recent && fault.blame == Blame::Environment).then(|| format!("{} ({})", fault.reason, last.instance.user()))
+    })
+}
+
+/// What the last bump to the wanted version means for another try.
+fn last_word(view: &HostView, instance: &InstanceView) -> Option<Decision> {
+    let last = instance.last.as_ref().filter(|last| last.to == instance.wanted)?;
+    let fault = last.fault.as_ref()?;
+    if view.cleared.get(&last.to) > last.ended_ms.as_ref() {
+        return None;
+    }
+    match (last.phase, fault.blame) {
+        (Phase::Closed(Outcome::RolledBack), Blame::Operator) => {
+            Some(Decision::HoldBack(format!("{}; `t3pin versions clear {}` allows it again", fault.reason, instance.wanted)))
+        }
+        (_, Blame::User) if last.ended_ms.is_some_and(|ended| ended >= view.enforced_ms) => {
+            Some(Decision::Refuse(fault.reason.clone()))
+        }
+        _ => None,
+    }
+}
+
+fn last_activity(instance: &InstanceView) -> Option<UnixMs> {
+    match &instance.activity {
+        Some(Activity::Idle { last_activity_ms }) => *last_activity_ms,
+        _ => Some(UnixMs::MAX),
+    }
+}
+
+fn in_words(reason: &BusyReason) -> String {
+    match reason {
+        BusyReason::Turn { thread, .. } => format!("a turn is in flight in thread {thread}"),
+        BusyReason::PendingApproval { count } => format!("{count} approval(s) wait for the user"),
+        BusyReason::PendingInput { count } => format!("{count} question(s) wait for the user"),
+        BusyReason::TerminalJob { command } => format!("{command} runs in a terminal"),
+    }
+}
+
+fn span(ms: i64) -> String {
+    match ms {
+        ms if ms >= 60_000 => format!("{} min", ms / 60_000),
+        ms => format!("{} s", ms.div_euclid(1000).max(1)),
+    }
+}
