@@ -3,13 +3,16 @@
 //! A file that others than root may write, an unknown key, a range, a dist-tag, an unknown user: refused whole, nothing
 //! of it is used. The caller keeps what it had.
 
+mod checks;
+mod fragment;
+mod inputs;
 mod pin;
 mod settings;
 
 pub use pin::{Pin, UserPin, load_pin, parse_pin};
 pub use settings::{Settings, load_settings};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,4 +26,11 @@ pub struct ConfigError {
     pub key: Option<String>,
     /// What is wrong, and what is allowed.
     pub problem: String,
+}
+
+impl ConfigError {
+    /// A problem of the file as a whole.
+    fn whole(path: &Path, problem: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line: None, key: None, problem: problem.into() }
+    }
 }

@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ConfigError;
+use super::fragment::{self, dotted};
+use super::inputs::Inputs;
+use super::{ConfigError, checks};
+use crate::root_file::{self, Refusal};
 
 /// Validated settings. Durations are written as `"15min"`, `"30s"`, `"2h"` in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `[store] registry`: use this npm registry and not the one that npm is configured with.
     pub registry: Option<String>,
-    /// `[store] node`: the node that runs t3 (default: first `node` in the system's PATH).
+    /// `[store] node`: the node that runs t3 (default: first `node` in `/usr/local/bin:/usr/bin:/bin`).
     pub node: PathBuf,
-    /// `[store] npm`: the npm client (default: first `npm` in the system's PATH).
+    /// `[store] npm`: the npm client (default: first `npm` in `/usr/local/bin:/usr/bin:/bin`).
     pub npm: PathBuf,
     /// `[store] node_headers`: prefix with node's headers below `include/node` (default: beside node, else npm's own way).
     pub node_headers: Option<PathBuf>,
@@ -48,6 +51,136 @@ pub struct Settings {
 
 /// Reads and checks the settings below `dir` (`/etc/t3pin`). Missing files are fine: defaults.
 pub fn load_settings(dir: &Path) -> Result<Settings, ConfigError> {
-    let _ = dir;
-    unimplemented!()
+    load_settings_of(root_file::ROOT, dir)
 }
+
+fn load_settings_of(owner: u32, dir: &Path) -> Result<Settings, ConfigError> {
+    let mut inputs = Inputs::default();
+    for path in std::iter::once(dir.join("agent.toml")).chain(fragments(owner, &dir.join("conf.d"))?) {
+        match root_file::read(&path, owner) {
+            Ok(text) => inputs.merge(fragment::parse(&path, &text)?)?,
+            Err(Refusal::Missing) => {}
+            Err(refusal) => return Err(ConfigError::whole(&path, refusal.to_string())),
+        }
+    }
+    validated(&inputs)
+}
+
+const MAX_FRAGMENTS: usize = 100;
+
+/// The fragments in `dir`, in order of name. Hidden files (an editor's) and other endings are not fragments.
+fn fragments(owner: u32, dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let refuse = |problem: String| ConfigError::whole(dir, problem);
+    match root_file::open_directory(dir, owner) {
+        Ok(_) => {}
+        Err(Refusal::Missing) => return Ok(Vec::new()),
+        Err(refusal) => return Err(refuse(refusal.to_string())),
+    }
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|error| refuse(format!("could not be read: {error}")))? {
+        let path = entry.map_err(|error| refuse(format!("could not be read: {error}")))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|ending| ending == "toml") {
+            paths.push(path);
+        }
+    }
+    if paths.len() > MAX_FRAGMENTS {
+        return Err(refuse(format!("has {} fragments; at most {MAX_FRAGMENTS} are read", paths.len())));
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn validated(inputs: &Inputs) -> Result<Settings, ConfigError> {
+    let default = Settings::default();
+    let start_deadline = inputs.duration("health", "start_deadline", SECOND..=HOUR)?.unwrap_or(default.start_deadline);
+    let start_ceiling = inputs.duration("health", "start_ceiling", SECOND..=DAY)?;
+    if let (Some(ceiling), Some(input)) = (start_ceiling, inputs.get("health", "start_ceiling"))
+        && ceiling < start_deadline
+    {
+        return Err(input.refuse("is less than health.start_deadline, which it can only stretch"));
+    }
+    Ok(Settings {
+        registry: inputs.text("store", "registry", checks::registry)?,
+        node: inputs.path("store", "node")?.unwrap_or(default.node),
+        npm: inputs.path("store", "npm")?.unwrap_or(default.npm),
+        node_headers: inputs.path("store", "node_headers")?,
+        allow_scripts: inputs.texts("store", "allow_scripts", checks::package)?.unwrap_or(default.allow_scripts),
+        install_deadline: inputs
+            .duration("store", "install_deadline", 10 * SECOND..=6 * HOUR)?
+            .unwrap_or(default.install_deadline),
+        pair_endpoints: pair_endpoints(inputs)?.unwrap_or(default.pair_endpoints),
+        request_timeout: inputs.duration("health", "request_timeout", 100 * MS..=MINUTE)?.unwrap_or(default.request_timeout),
+        start_deadline,
+        start_ceiling: start_ceiling.unwrap_or(default.start_ceiling.max(start_deadline)),
+        dispatch_url: inputs.text("health", "dispatch_url", checks::web_address)?,
+        dispatch_header: inputs.text("health", "dispatch_header", checks::header)?.unwrap_or(default.dispatch_header),
+        soak: inputs.duration("health", "soak", Duration::ZERO..=7 * DAY)?.unwrap_or(default.soak),
+        watch_interval: inputs.duration("health", "watch_interval", 100 * MS..=HOUR)?.unwrap_or(default.watch_interval),
+        quiet: inputs.duration("activity", "quiet", Duration::ZERO..=30 * DAY)?.unwrap_or(default.quiet),
+        poll: inputs.duration("activity", "poll", 100 * MS..=HOUR)?.unwrap_or(default.poll),
+        keep_snapshots: whole(inputs.number("snapshots", "keep", 1..=1000)?, default.keep_snapshots),
+        first_port: whole(inputs.number("instances", "first_port", 1024..=65535)?, default.first_port),
+    })
+}
+
+/// A number that its bounds have made fit.
+fn whole<T: TryFrom<i64>>(number: Option<i64>, default: T) -> T {
+    number.and_then(|number| number.try_into().ok()).unwrap_or(default)
+}
+
+fn pair_endpoints(inputs: &Inputs) -> Result<Option<Vec<String>>, ConfigError> {
+    let endpoints = inputs.texts("health", "pair_endpoints", checks::endpoint)?;
+    match (endpoints, inputs.get("health", "pair_endpoints")) {
+        (Some(list), Some(input)) if list.is_empty() || list.len() > 16 => {
+            Err(input.refuse(format!("{} has {} entries; allowed is 1 to 16, tried in order", dotted(&input.keys), list.len())))
+        }
+        (endpoints, _) => Ok(endpoints),
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Self {
+            registry: None,
+            node: program("node"),
+            npm: program("npm"),
+            node_headers: None,
+            allow_scripts: owned(&["node-pty", "msgpackr-extract"]),
+            install_deadline: 20 * MINUTE,
+            pair_endpoints: owned(&["/api/auth/browser-session", "/api/auth/bootstrap"]),
+            request_timeout: 3 * SECOND,
+            start_deadline: MINUTE,
+            start_ceiling: 15 * MINUTE,
+            dispatch_url: None,
+            dispatch_header: "X-authentik-username".to_owned(),
+            soak: 10 * MINUTE,
+            watch_interval: 30 * SECOND,
+            quiet: 15 * MINUTE,
+            poll: 5 * SECOND,
+            keep_snapshots: 5,
+            first_port: 3773,
+        }
+    }
+}
+
+/// The first `name` in the system's PATH; where a package would put it when there is none yet.
+fn program(name: &str) -> PathBuf {
+    let executable = |path: &PathBuf| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+    ["/usr/local/bin", "/usr/bin", "/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(executable)
+        .unwrap_or_else(|| Path::new("/usr/bin").join(name))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Whose server, where.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -60,5 +61,17 @@ impl Instance {
     /// The user whose instance this is.
     pub fn user(&self) -> &UserName {
         &self.place.account.user
+    }
+
+    /// Where a probe from this host reaches the server, as `address:port`: a server that listens on every address is asked on
+    /// loopback.
+    pub fn probe_address(&self) -> String {
+        let port = self.port;
+        match self.host.parse() {
+            Ok(IpAddr::V4(address)) if address.is_unspecified() => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+            Ok(IpAddr::V6(address)) if address.is_unspecified() => format!("[{}]:{port}", Ipv6Addr::LOCALHOST),
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+            _ => format!("{}:{port}", self.host),
+        }
     }
 }

@@ -1,0 +1,11 @@
+//! The host's accounts and instances: who exists, whose server listens where, which port is free.
+//!
+//! Only reads, but for [`EnvFiles::write`]. The user database is asked through NSS, which may block: call from a thread that may.
+
+pub mod accounts;
+mod env_file;
+mod env_text;
+pub mod instances;
+pub mod ports;
+
+pub use env_file::{EnvError, EnvFiles};
