@@ -1,1 +1,169 @@
-//! The long-running process.
+//! The long-running process: wiring, the loop, sd-notify, signals.
+//!
+//! One task, the [`desk`], changes things, one order at a time; the socket's tasks only read, note a freeze, or put an order
+//! on the desk. What is to be done is decided by `engine`; [`effects`] has it done by the four works and reports back as
+//! events; [`drive`] writes every step to the journal before its effects start.
+
+mod board;
+mod desk;
+mod drive;
+mod effects;
+mod enforce;
+mod enroll;
+mod handler;
+mod logging;
+mod notify;
+mod pins;
+mod recovery;
+mod rollback;
+mod runs;
+mod socket;
+mod status;
+mod survey;
+mod unit_file;
+mod watch;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, RwLock};
+
+use crate::config::{ConfigError, Settings, load_settings};
+use crate::domain::UnixMs;
+use crate::host::EnvFiles;
+use crate::journal::Journal;
+use crate::state::Vault;
+use crate::systemd::Systemd;
+use crate::versions::Store;
+
+/// Where the operator's files lie.
+const ETC: &str = "/etc/t3pin";
+/// Where the instances' environment files lie.
+const ENV: &str = "/etc/t3-serve";
+/// Where the agent's own things lie.
+const VAR: &str = "/var/lib/t3pin";
+
+/// Everything the agent works with. Shared by the desk and the socket.
+#[derive(Debug)]
+struct Agent {
+    journal: Journal,
+    systemd: Systemd,
+    store: Store,
+    vault: Vault,
+    env: EnvFiles,
+    pins: pins::Pins,
+    settings: RwLock<SettingsNow>,
+    board: board::Board,
+    runs: runs::Runs,
+}
+
+/// The settings in force, and what is wrong with the files if they are not what the files say.
+#[derive(Debug, Clone)]
+struct SettingsNow {
+    good: Arc<Settings>,
+    error: Option<ConfigError>,
+}
+
+impl Agent {
+    async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
+        let root = Path::new(VAR);
+        std::fs::create_dir_all(root)?;
+        let settings = match load_settings(Path::new(ETC)) {
+            Ok(settings) => SettingsNow { good: Arc::new(settings), error: None },
+            Err(error) => {
+                tracing::error!("{error}. Until it is repaired the defaults are in force and nothing is enforced");
+                let nowhere = load_settings(&root.join("no-settings"))?;
+                SettingsNow { good: Arc::new(nowhere), error: Some(error) }
+            }
+        };
+        let journal = Journal::open(&root.join("journal.sqlite"))?;
+        let pins = pins::Pins::new(Path::new(ETC).join("pin.toml"), journal.good_pin()?);
+        Ok(Self {
+            pins,
+            journal,
+            systemd: Systemd::connect().await?,
+            store: Store::open(root)?,
+            vault: Vault::open(root)?,
+            env: EnvFiles::at(Path::new(ENV)),
+            settings: RwLock::new(settings),
+            board: board::Board::new(now_ms()),
+            runs: runs::Runs::default(),
+        })
+    }
+
+    /// The settings in force.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).good)
+    }
+
+    /// Reads the settings again. Bad files change nothing and are reported.
+    fn reload_settings(&self) -> Result<(), ConfigError> {
+        let loaded = load_settings(Path::new(ETC));
+        let mut now = self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match loaded {
+            Ok(settings) => {
+                *now = SettingsNow { good: Arc::new(settings), error: None };
+                Ok(())
+            }
+            Err(error) => {
+                now.error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The time, in ms since the epoch.
+fn now_ms() -> UnixMs {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// `t3pin agent`: runs until it is told to stop (SIGTERM) or cannot go on.
+pub fn main() -> ExitCode {
+    logging::start();
+    run(async {
+        let agent = Arc::new(Agent::assemble().await?);
+        let listener = socket::listener()?;
+        let (desk, orders) = desk::desk();
+        let handler = Arc::new(handler::Doors::new(Arc::clone(&agent), desk.clone()));
+        let stop = notify::stop_signal()?;
+        let watchdog = tokio::spawn(notify::watchdog());
+        let door = tokio::spawn(crate::api::server::serve(listener, handler));
+        let work = tokio::spawn(desk::work(Arc::clone(&agent), orders));
+        notify::ready(&agent.board);
+        tokio::select! {
+            () = stop => tracing::info!("told to stop; a bump under way is taken up again at the next start"),
+            ended = door => tracing::error!("the socket is closed: {ended:?}"),
+            ended = work => tracing::error!("the work has ended: {ended:?}"),
+        }
+        notify::stopping();
+        watchdog.abort();
+        Ok(())
+    })
+}
+
+/// `t3pin recover`: finishes or undoes what is under way, without the agent.
+pub fn recover() -> ExitCode {
+    logging::start();
+    run(async {
+        let agent = Agent::assemble().await?;
+        agent.recover().await;
+        Ok(())
+    })
+}
+
+fn run(task: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the runtime could not be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("t3pin cannot go on: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -8,6 +8,8 @@ use super::Version;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProbeStep {
+    /// The unit is active, and neither its main process nor its count of restarts changed during the probe.
+    Unit,
     /// `GET /.well-known/t3/environment` answers.
     Environment,
     /// The descriptor names the expected version.

@@ -41,6 +41,8 @@ pub enum Action {
     Restore {
         /// The new version ran, so what lies in place is salvaged and not removed.
         keep_salvage: bool,
+        /// Custody was archived: the original comes from the snapshot.
+        unarchive: bool,
     },
     /// Remove work copies; let go of the data. Answers `Tidied`.
     Tidy,

@@ -61,7 +61,7 @@ pub struct Bump {
     pub baseline: Option<ProbeReport>,
     /// The last probe of the new version.
     pub probe: Option<ProbeReport>,
-    /// How much work the original held.
+    /// How much work the data held when the new version was handed over to the user.
     pub marks: Option<WorkMarks>,
     /// The snapshot from before.
     pub snapshot: Option<Snapshot>,
@@ -79,6 +79,8 @@ pub struct Bump {
     pub tries: u32,
     /// The new version was started at least once, so what lies in place may be work.
     pub ran: bool,
+    /// Custody has become an archived snapshot.
+    pub archived: bool,
 }
 
 /// The phases of DESIGN section 5.
@@ -224,6 +226,7 @@ impl Bump {
             bad_looks: 0,
             tries: 0,
             ran: false,
+            archived: false,
         }
     }
 
@@ -241,7 +244,7 @@ impl Bump {
             Phase::Settled => Some(Action::Archive),
             Phase::RollingBack(Undo::Quiesced { force, .. }) => Some(Action::Quiesce { force }),
             Phase::RollingBack(Undo::Stopped) => Some(Action::Stop),
-            Phase::RollingBack(Undo::Restored) => Some(Action::Restore { keep_salvage: self.ran }),
+            Phase::RollingBack(Undo::Restored) => Some(Action::Restore { keep_salvage: self.ran, unarchive: self.archived }),
             Phase::RollingBack(Undo::Restarted) => Some(Action::Start { version: self.from.clone() }),
             Phase::RollingBack(Undo::Rechecked) => Some(Action::Verify { version: self.from.clone() }),
             Phase::Closing(_) => Some(Action::Tidy),
@@ -303,9 +306,8 @@ fn decide(mut bump: Bump, now_ms: UnixMs, event: Event) -> Bump {
             bump.stopped_ms = Some(stopped_ms);
             bump.phase = Phase::Secured;
         }
-        (Phase::Secured, Event::Secured { snapshot, marks }) => {
+        (Phase::Secured, Event::Secured { snapshot }) => {
             bump.snapshot = Some(snapshot);
-            bump.marks = Some(marks);
             bump.phase = Phase::Switched;
         }
         (Phase::Switched, Event::Switched) => {
@@ -314,12 +316,13 @@ fn decide(mut bump: Bump, now_ms: UnixMs, event: Event) -> Bump {
             bump.phase = Phase::Started;
         }
         (Phase::Started, Event::Started) => bump.phase = Phase::Verified,
-        (Phase::Verified, Event::Probed { report, answered_ms }) => {
+        (Phase::Verified, Event::Probed { report, answered_ms, marks }) => {
             let verdict = judge::verdict(bump.baseline.as_ref(), &report);
             bump.probe = Some(report);
             match verdict {
                 Verdict::Healthy => {
                     bump.answered_ms = bump.answered_ms.or(answered_ms);
+                    bump.marks = bump.marks.take().or(marks);
                     bump.ended_ms = Some(now_ms);
                     bump.soak_until_ms = Some(now_ms.saturating_add(bump.soak_ms));
                     bump.phase = Phase::Soaking;
@@ -331,7 +334,10 @@ fn decide(mut bump: Bump, now_ms: UnixMs, event: Event) -> Bump {
             }
         }
         (Phase::Soaking, Event::Looked(look)) => soak(&mut bump, now_ms, look),
-        (Phase::Settled, Event::Archived) => bump.phase = Phase::Closing(Outcome::Done),
+        (Phase::Settled, Event::Archived) => {
+            bump.archived = true;
+            bump.phase = Phase::Closing(Outcome::Done);
+        }
         (Phase::Closing(outcome), Event::Tidied) => bump.phase = Phase::Closed(outcome),
 
         // Put off and called off: only where the user is untouched.
@@ -378,7 +384,7 @@ fn decide(mut bump: Bump, now_ms: UnixMs, event: Event) -> Bump {
             undo_next(&mut bump, Undo::Restarted);
         }
         (Phase::RollingBack(Undo::Restarted), Event::Started) => undo_next(&mut bump, Undo::Rechecked),
-        (Phase::RollingBack(Undo::Rechecked), Event::Probed { report, answered_ms }) => {
+        (Phase::RollingBack(Undo::Rechecked), Event::Probed { report, answered_ms, .. }) => {
             match judge::verdict(bump.baseline.as_ref(), &report) {
                 Verdict::Healthy => bump.answered_ms = answered_ms,
                 Verdict::Inconclusive { reason } => {

@@ -62,8 +62,6 @@ pub enum Event {
     Secured {
         /// The verified snapshot.
         snapshot: Snapshot,
-        /// How much work the original holds.
-        marks: WorkMarks,
     },
     /// See `Action::Switch`.
     Switched,
@@ -75,6 +73,8 @@ pub enum Event {
         report: ProbeReport,
         /// When the server first answered; `None` if it never did.
         answered_ms: Option<UnixMs>,
+        /// How much work the data holds now, at the hand-over; `None` when it cannot be told.
+        marks: Option<WorkMarks>,
     },
     /// A look at an instance in its soak.
     Looked(SoakLook),

@@ -43,6 +43,8 @@ pub struct InstanceView {
     pub wanted: Version,
     /// Whether the unit was stopped by somebody (inactive and not failed).
     pub stopped: bool,
+    /// The pin wants something else for it than when it was last enforced by order; nothing is begun unasked.
+    pub unenforced: bool,
     /// Why it cannot be bumped at all (no port, foreign settings).
     pub problem: Option<String>,
     /// What was last seen of its activity; `None` when nobody looked.
@@ -102,7 +104,7 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     if let Some(open) = instance.open.as_ref().filter(|open| !matches!(open.phase, Phase::Planned | Phase::Ready)) {
         return match open.phase {
             Phase::Soaking if open.to == instance.wanted => Decision::Keep(format!("runs {bound}, in its soak")),
-            Phase::Soaking => Decision::HoldBack(format!("the soak of {} is not over", open.to)),
+            Phase::Soaking => Decision::Defer(format!("the soak of {} is not over", open.to)),
             Phase::Stuck => Decision::Refuse(format!("stuck; see `t3pin history {}`", instance.user)),
             _ => Decision::HoldBack("a bump is under way".to_owned()),
         };
@@ -113,6 +115,9 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     let wanted = &instance.wanted;
     if let Some(problem) = &instance.problem {
         return Decision::Refuse(problem.clone());
+    }
+    if instance.unenforced {
+        return Decision::HoldBack("the pin was changed; waits for the next enforcement (`t3pin enforce`)".to_owned());
     }
     if let Some(reason) = &view.frozen {
         return Decision::HoldBack(format!("frozen by the operator: {reason}"));
@@ -132,7 +137,7 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
         return decision;
     }
     if instance.stopped {
-        return Decision::HoldBack(format!(
+        return Decision::Keep(format!(
             "the server is stopped; it is left alone until somebody starts it (systemctl start {})",
             instance.user.unit()
         ));
@@ -163,7 +168,7 @@ pub fn next(view: &HostView) -> Next {
     }
     for (instance, _) in &candidates {
         match (resting(instance), &instance.bound) {
-            (None, Some(from)) => {
+            (None, Some(from)) if instance.open.is_none() => {
                 let (user, to) = (instance.user.clone(), instance.wanted.clone());
                 let reason = format!("pinned to {to}, runs {from}");
                 return Next::Plan { user, from: from.clone(), to, reason };
@@ -272,3 +277,7 @@ fn span(ms: i64) -> String {
         ms => format!("{} s", ms.div_euclid(1000).max(1)),
     }
 }
+
+#[cfg(test)]
+#[path = "rollout_tests.rs"]
+mod tests;

@@ -39,6 +39,26 @@ impl Journal {
         self.put("good-pin", Some(json))
     }
 
+    /// The pin as it was last enforced by order, as JSON.
+    pub fn enforced_pin(&self) -> Result<Option<String>, JournalError> {
+        self.value("enforced-pin")
+    }
+
+    /// Remembers the pin that is enforced by order.
+    pub fn set_enforced_pin(&self, json: &str) -> Result<(), JournalError> {
+        self.put("enforced-pin", Some(json))
+    }
+
+    /// Whether the pin that was enforced by order is not reached everywhere yet, so that somebody has to look again.
+    pub fn unfinished(&self) -> Result<bool, JournalError> {
+        Ok(self.value("unfinished")?.is_some())
+    }
+
+    /// Remembers it; writes only when it changes.
+    pub fn set_unfinished(&self, unfinished: bool) -> Result<(), JournalError> {
+        if self.unfinished()? == unfinished { Ok(()) } else { self.put("unfinished", unfinished.then_some("yes")) }
+    }
+
     /// The freeze, if there is one.
     pub fn freeze(&self) -> Result<Option<Freeze>, JournalError> {
         Ok(self.value("freeze")?.map(|text| serde_json::from_str(&text)).transpose()?)

@@ -56,10 +56,10 @@ fn good(action: &Action) -> Event {
         Action::Rehearse => Event::Rehearsed { report: rehearsal(StepOutcome::Passed), control: None },
         Action::TakeBaseline => Event::BaselineTaken { report: probe(StepOutcome::Passed) },
         Action::Quiesce { .. } => Event::Quiesced { stopped_ms: 10 },
-        Action::Secure => Event::Secured { snapshot: snapshot(), marks: WorkMarks::default() },
+        Action::Secure => Event::Secured { snapshot: snapshot() },
         Action::Switch => Event::Switched,
         Action::Start { .. } => Event::Started,
-        Action::Verify { .. } => Event::Probed { report: probe(StepOutcome::Passed), answered_ms: Some(20) },
+        Action::Verify { .. } => Event::Probed { report: probe(StepOutcome::Passed), answered_ms: Some(20), marks: None },
         Action::Archive => Event::Archived,
         Action::Stop => Event::Stopped,
         Action::Restore { .. } => Event::Restored { salvage: None },
@@ -114,7 +114,7 @@ fn a_rehearsal_that_the_old_version_fails_too_does_not_condemn() {
 fn a_version_that_fails_live_is_rolled_back_with_its_data_and_blamed() {
     let mut bump = soaking();
     bump.phase = Phase::Verified;
-    let back = step(bump, 50, Event::Probed { report: probe(failed()), answered_ms: None }).0;
+    let back = step(bump, 50, Event::Probed { report: probe(failed()), answered_ms: None, marks: None }).0;
     assert_eq!(back.phase, Phase::RollingBack(Undo::Stopped));
     let closed = run_well(back);
     assert_eq!(closed.phase, Phase::Closed(Outcome::RolledBack));
@@ -179,7 +179,7 @@ fn an_old_version_that_does_not_come_up_either_is_stuck_and_says_so() {
     let mut bump = soaking();
     bump.phase = Phase::RollingBack(Undo::Rechecked);
     for _ in 0..3 {
-        bump = step(bump, 400, Event::Probed { report: probe(failed()), answered_ms: None }).0;
+        bump = step(bump, 400, Event::Probed { report: probe(failed()), answered_ms: None, marks: None }).0;
     }
     assert_eq!(bump.phase, Phase::Stuck);
     assert!(bump.remark.unwrap().contains("does not come up"));
@@ -198,7 +198,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => Just(Event::FoundBusy { activity: Activity::Unknown { why: "x".to_owned() }, reason: "x".to_owned() }),
         1 => any::<bool>().prop_map(|force| Event::RollbackAsked { force, reason: "asked".to_owned() }),
         1 => Just(Event::CalledOff { reason: "pin".to_owned() }),
-        2 => outcome.clone().prop_map(|o| Event::Probed { report: probe(o), answered_ms: Some(1) }),
+        2 => outcome.clone().prop_map(|o| Event::Probed { report: probe(o), answered_ms: Some(1), marks: None }),
         1 => outcome.prop_map(|o| Event::Rehearsed { report: rehearsal(o), control: Some(rehearsal(StepOutcome::Passed)) }),
         1 => (any::<bool>(), proptest::option::of(0u64..3))
             .prop_map(|(unusable, new_work)| Event::Looked(SoakLook::Bad { reason: "x".to_owned(), unusable, new_work })),

@@ -1,0 +1,79 @@
+//! What is known for the status without asking anybody again: what the agent does right now, and which version was last seen
+//! to answer for which start of a unit.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::notify;
+use crate::domain::{UnixMs, UserName, Version};
+
+/// The board.
+#[derive(Debug)]
+pub struct Board {
+    since_ms: UnixMs,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    state: &'static str,
+    doing: String,
+    running: BTreeMap<UserName, (String, Option<Version>)>,
+    uninstallable: BTreeMap<Version, String>,
+}
+
+impl Board {
+    /// A board of an agent that started at `since_ms`.
+    pub fn new(since_ms: UnixMs) -> Self {
+        let now = Now { state: "idle", doing: "idle".to_owned(), running: BTreeMap::new(), uninstallable: BTreeMap::new() };
+        Self { since_ms, now: Mutex::new(now) }
+    }
+
+    /// When the agent started.
+    pub fn since_ms(&self) -> UnixMs {
+        self.since_ms
+    }
+
+    /// Notes what is being done (see `AgentStatus::state` for the words) and tells systemd.
+    pub fn set_doing(&self, state: &'static str, doing: String) {
+        notify::status(&doing);
+        let mut now = self.lock();
+        now.state = state;
+        now.doing = doing;
+    }
+
+    /// What is being done: the word and the sentence.
+    pub fn doing(&self) -> (&'static str, String) {
+        let now = self.lock();
+        (now.state, now.doing.clone())
+    }
+
+    /// Notes which version answered for the start `invocation` of a user's unit.
+    pub fn saw_running(&self, user: &UserName, invocation: &str, version: Option<Version>) {
+        self.lock().running.insert(user.clone(), (invocation.to_owned(), version));
+    }
+
+    /// Which version answered for the start `invocation`; `None` when nobody has looked since.
+    pub fn running(&self, user: &UserName, invocation: &str) -> Option<Option<Version>> {
+        self.lock().running.get(user).filter(|(seen, _)| seen == invocation).map(|(_, version)| version.clone())
+    }
+
+    /// Notes that a version could not be installed.
+    pub fn set_uninstallable(&self, version: &Version, reason: String) {
+        self.lock().uninstallable.insert(version.clone(), reason);
+    }
+
+    /// Forgets it: another order to enforce tries again.
+    pub fn clear_uninstallable(&self) {
+        self.lock().uninstallable.clear();
+    }
+
+    /// What could not be installed since the last order to enforce.
+    pub fn uninstallable(&self) -> BTreeMap<Version, String> {
+        self.lock().uninstallable.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

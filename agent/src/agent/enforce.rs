@@ -1,0 +1,206 @@
+//! Enforcing the pin: doing what the engine says is next until it says to rest.
+
+use super::runs::Run;
+use super::survey::SurveyError;
+use super::{Agent, now_ms};
+use crate::api::types::RunOutcome;
+use crate::config::Pin;
+use crate::domain::{DeferralOwner, Version};
+use crate::engine::rollout::{Decision, HostView, Next, decide, next};
+use crate::engine::{Blame, Bump, Event, Outcome, Phase};
+use crate::host::instances;
+use crate::versions::InstallSettings;
+
+impl Agent {
+    /// Carries out an order to enforce the pin file as it is now.
+    pub async fn enforce(&self, run: &Run) {
+        let (outcome, message) = match self.enforceable() {
+            Ok(pin) => self.enforce_pin(&pin, run).await,
+            Err(refusal) => (RunOutcome::Refused, refusal),
+        };
+        match outcome {
+            RunOutcome::Done | RunOutcome::Deferred => tracing::info!("enforced: {message}"),
+            _ => tracing::warn!("enforced, not all is well: {message}"),
+        }
+        run.end(outcome, message);
+    }
+
+    /// The pin to enforce, unless something forbids it.
+    fn enforceable(&self) -> Result<Pin, String> {
+        self.reload_settings().map_err(|error| format!("{error}. Nothing was changed"))?;
+        let now = self.pins.look(&self.journal);
+        if let Some(error) = now.error {
+            let kept = now
+                .good
+                .map_or("Nothing was changed".to_owned(), |pin| format!("Nothing was changed; {} stays pinned", pin.version));
+            return Err(format!("{error}. {kept}"));
+        }
+        match self.journal.freeze() {
+            Ok(None) => {}
+            Ok(Some(freeze)) => {
+                let reason = freeze.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+                return Err(format!("version changes are frozen{reason}; `t3pin thaw` lifts it. Nothing was changed"));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        now.good.ok_or_else(|| "nothing is pinned".to_owned())
+    }
+
+    async fn enforce_pin(&self, pin: &Pin, run: &Run) -> (RunOutcome, String) {
+        self.board.clear_uninstallable();
+        let begun = now_ms();
+        let remembered =
+            self.journal.set_enforced_ms(begun).and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
+        if let Err(error) = remembered {
+            return (RunOutcome::Refused, format!("{error}. Nothing was changed"));
+        }
+        if let Err(error) = self.advance(pin, None, Some(run)).await {
+            return (RunOutcome::Refused, error.to_string());
+        }
+        match self.survey(pin, None).await {
+            Ok(view) => self.sum_up(&view, begun),
+            Err(error) => (RunOutcome::Refused, error.to_string()),
+        }
+    }
+
+    /// Does what is next until nothing more can be done now. `enforced` as in [`Agent::survey`].
+    pub async fn advance(&self, pin: &Pin, enforced: Option<&Pin>, run: Option<&Run>) -> Result<(), SurveyError> {
+        let say = |line: String| {
+            if let Some(run) = run {
+                run.say(line);
+            }
+        };
+        loop {
+            let view = self.survey(pin, enforced).await?;
+            match next(&view) {
+                Next::Rest => {
+                    let waits = |i| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
+                    return Ok(self.journal.set_unfinished(view.instances.iter().any(waits))?);
+                }
+                Next::Install(version) => self.install(&version, pin, &say).await,
+                Next::Plan { user, from, to, reason } => match instances::of(&self.env, &user) {
+                    Ok(instance) => drop(self.plan_bump(instance, &from, &to, reason)?),
+                    // The survey has just read the same files; whatever changed since is seen at the next round.
+                    Err(error) => tracing::warn!(t3pin_user = %user, "{error}"),
+                },
+                Next::GoAhead(id) => {
+                    if let Some(bump) = self.journal.bump(id)? {
+                        self.drive(bump, Event::GoAhead, &say).await;
+                    }
+                }
+                Next::PutOff(id, reason) => {
+                    if let Some(bump) = self.journal.bump(id)? {
+                        tracing::info!(
+                            t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to,
+                            "{} is put off: {reason}", bump.instance.user()
+                        );
+                        say(format!("{}: put off: {reason}", bump.instance.user()));
+                        self.drive(bump, Event::PutOff { reason, owner: DeferralOwner::Activity }, &|_| ()).await;
+                    }
+                }
+                Next::CallOff(id, reason) => {
+                    if let Some(bump) = self.journal.bump(id)? {
+                        self.drive(bump, Event::CalledOff { reason }, &say).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Installs a version; a failure is noted, so that nobody is bumped to it until the next order.
+    pub async fn install(&self, version: &Version, pin: &Pin, say: &(dyn Fn(String) + Send + Sync)) {
+        self.board.set_doing("installing", format!("installing t3 {version}"));
+        say(format!("installing t3 {version}"));
+        let integrity = pin.integrity.as_deref().filter(|_| *version == pin.version);
+        let settings = self.install_settings();
+        let progress = |line: &str| say(format!("t3 {version}: {line}"));
+        match self.store.install(&self.systemd, version, integrity, &settings, &progress).await {
+            Ok(installed) => {
+                tracing::info!(t3pin_version = %version, "t3 {version} is installed ({} MB)", installed.bytes / 1_000_000);
+                say(format!("t3 {version} is installed"));
+            }
+            Err(error) => {
+                tracing::error!(t3pin_version = %version, "{error}");
+                say(error.to_string());
+                self.board.set_uninstallable(version, error.to_string());
+            }
+        }
+    }
+
+    fn install_settings(&self) -> InstallSettings {
+        let settings = self.settings();
+        InstallSettings {
+            registry: settings.registry.clone(),
+            node: settings.node.clone(),
+            npm: settings.npm.clone(),
+            node_headers: settings.node_headers.clone(),
+            allow_scripts: settings.allow_scripts.clone(),
+            user: "t3pin-npm".to_owned(),
+            deadline: settings.install_deadline,
+        }
+    }
+
+    /// What an enforcement that began at `begun` came to: the worst of what happened decides.
+    fn sum_up(&self, view: &HostView, begun: i64) -> (RunOutcome, String) {
+        let closed = self.journal.closed_bumps(None, 1000).unwrap_or_default();
+        let ended: Vec<&Bump> = closed.iter().filter(|bump| bump.ended_ms.is_some_and(|ended| ended >= begun)).collect();
+        let mut stories = vec![];
+        let mut worst = RunOutcome::Done;
+        let mut take = |outcome: RunOutcome, story: String| {
+            if rank(outcome) > rank(worst) {
+                worst = outcome;
+            }
+            stories.push(story);
+        };
+        for bump in ended {
+            let reason = bump.fault.as_ref().map_or("no reason is known", |fault| fault.reason.as_str());
+            let user = bump.instance.user();
+            match bump.phase {
+                Phase::Closed(Outcome::RolledBack) => {
+                    take(RunOutcome::RolledBack, format!("{user} was rolled back to {} with its data: {reason}", bump.from));
+                }
+                Phase::Closed(Outcome::Refused) => take(RunOutcome::Refused, format!("{user} was not touched: {reason}")),
+                Phase::Closed(Outcome::Cancelled) if bump.fault.as_ref().is_some_and(|f| f.blame != Blame::Operator) => {
+                    take(RunOutcome::Refused, format!("{user} was not touched: {reason}"));
+                }
+                _ => {}
+            }
+        }
+        let mut settled = vec![];
+        for instance in &view.instances {
+            let user = &instance.user;
+            if instance.open.as_ref().is_some_and(|open| open.phase == Phase::Stuck) {
+                take(RunOutcome::Stuck, format!("{user} is stuck"));
+                continue;
+            }
+            match decide(view, instance) {
+                Decision::Keep(_) if instance.bound.as_ref() == Some(&instance.wanted) => {
+                    settled.push(format!("{user} {}", instance.wanted))
+                }
+                Decision::Keep(reason) => take(RunOutcome::Done, format!("{user}: {reason}")),
+                Decision::Defer(reason) => take(RunOutcome::Deferred, format!("{user} is put off: {reason}")),
+                Decision::Bump(reason) => take(RunOutcome::Deferred, format!("{user} is next: {reason}")),
+                Decision::HoldBack(reason) | Decision::Refuse(reason) => {
+                    take(RunOutcome::Refused, format!("{user} is held back: {reason}"))
+                }
+            }
+        }
+        if !settled.is_empty() {
+            stories.insert(0, format!("as pinned: {}", settled.join(", ")));
+        }
+        if stories.is_empty() {
+            stories.push("there are no instances; `t3pin enroll USER` makes one".to_owned());
+        }
+        (worst, stories.join(". "))
+    }
+}
+
+fn rank(outcome: RunOutcome) -> u8 {
+    match outcome {
+        RunOutcome::Done => 0,
+        RunOutcome::Deferred => 1,
+        RunOutcome::Refused => 2,
+        RunOutcome::RolledBack => 3,
+        RunOutcome::Stuck => 4,
+    }
+}

@@ -1,0 +1,170 @@
+//! Making an instance of a user, or taking over one that is there. Idempotent; never migrates anybody's data and never stops a
+//! running server.
+
+use std::time::Duration;
+
+use super::Agent;
+use super::runs::Run;
+use super::unit_file;
+use crate::api::types::{EnrollRequest, RunOutcome};
+use crate::domain::{Account, Instance, Place, Verdict, Version};
+use crate::engine::judge;
+use crate::health;
+use crate::host::{accounts, instances, ports};
+
+/// A server that was started just now gets this long to answer before the run ends (it goes on by itself).
+const START: Duration = Duration::from_secs(200);
+
+impl Agent {
+    /// Carries out an order to enroll a user.
+    pub async fn enroll(&self, request: &EnrollRequest, run: &Run) {
+        match self.enroll_user(request, run).await {
+            Ok(message) => {
+                tracing::info!(t3pin_user = %request.user, "{message}");
+                run.end(RunOutcome::Done, message);
+            }
+            Err(refusal) => {
+                tracing::warn!(t3pin_user = %request.user, "{} was not enrolled: {refusal}", request.user);
+                run.end(RunOutcome::Refused, refusal);
+            }
+        }
+    }
+
+    async fn enroll_user(&self, request: &EnrollRequest, run: &Run) -> Result<String, String> {
+        let user = &request.user;
+        self.board.set_doing("bumping", format!("enrolling {user}"));
+        let account = accounts::lookup(user).map_err(text)?.ok_or_else(|| format!("this host has no user {user}"))?;
+        if account.uid == 0 {
+            return Err("t3pin runs no server as root".to_owned());
+        }
+        let port = self.port_for(request)?;
+        let bound = self.store.binding(user).map_err(text)?;
+        let instance = Instance { host: "127.0.0.1".to_owned(), port, unit: user.unit(), place: Place::of(account.clone()) };
+        let version = match &bound {
+            Some(bound) => bound.clone(),
+            None => self.version_for(request, &instance, run).await?,
+        };
+        self.env.write(user, port).map_err(text)?;
+        if bound.is_none() {
+            self.store.bind(user, &version).map_err(text)?;
+            run.say(format!("{user}: bound to t3 {version}"));
+        }
+        let instance = instances::of(&self.env, user).map_err(text)?;
+        self.bring_up(&instance, &account, &version, run).await
+    }
+
+    /// The port asked for, else the one the instance has, else a free one.
+    fn port_for(&self, request: &EnrollRequest) -> Result<u16, String> {
+        let user = &request.user;
+        let has = self.env.read(user).map_err(text)?.and_then(|env| env.port).and_then(|port| port.parse::<u16>().ok());
+        match (has, request.port) {
+            (Some(has), Some(wanted)) if has != wanted => Err(format!(
+                "{user} has port {has}; to move the server to {wanted}, change T3_PORT in {} and restart {}",
+                self.env.path(user).display(),
+                user.unit()
+            )),
+            (Some(has), _) => Ok(has),
+            (None, wanted) => {
+                let taken = ports::taken(&self.env).map_err(text)?;
+                match wanted {
+                    Some(port) if taken.contains(&port) => Err(format!("port {port} belongs to another instance")),
+                    Some(port) => Ok(port),
+                    None => ports::free(self.settings().first_port, &taken).ok_or_else(|| "no port is free".to_owned()),
+                }
+            }
+        }
+    }
+
+    /// Which version to bind a new instance to: the one that answers, the one that is said, else the pinned one if the data
+    /// there is (if any) is of that version already.
+    async fn version_for(&self, request: &EnrollRequest, instance: &Instance, run: &Run) -> Result<Version, String> {
+        let answers = health::describe(&instance.place.account, &instance.probe_address()).await.ok().flatten();
+        let known = answers.and_then(|descriptor| descriptor.server_version).or_else(|| request.version.clone());
+        let pin = self.pins.look(&self.journal);
+        let version = match (known, &pin.good) {
+            (Some(known), _) => known,
+            (None, Some(good)) if pin.error.is_none() => good.wanted(&request.user).clone(),
+            (None, _) => {
+                let why = pin.error.map_or("nothing is pinned".to_owned(), |error| error.to_string());
+                return Err(format!("{why}; write the version into {} first, or give --version", self.pins.path().display()));
+            }
+        };
+        if self.store.get(&version).map_err(text)?.is_none() {
+            let pin =
+                pin.good.unwrap_or(crate::config::Pin { version: version.clone(), integrity: None, users: Default::default() });
+            self.board.clear_uninstallable();
+            self.install(&version, &pin, &|line| run.say(line)).await;
+            if let Some(reason) = self.board.uninstallable().remove(&version) {
+                return Err(reason);
+            }
+        }
+        if request.version.is_none() {
+            self.fits_data(instance, &version).await?;
+        }
+        Ok(version)
+    }
+
+    /// Data that is there already must work with `version` and must not be migrated by it: enrolling is no bump.
+    async fn fits_data(&self, instance: &Instance, version: &Version) -> Result<(), String> {
+        let id = self.journal.new_bump_id().map_err(text)?;
+        let (home, copied) = self.vault.copy_live(&instance.place, id, Duration::from_secs(3600)).await.map_err(text)?;
+        let result = match copied.migration_level {
+            None => Ok(()),
+            Some(level) => {
+                let spec = self.rehearsal_spec(instance, version);
+                match health::rehearse(&self.systemd, &instance.place.account, id, &home, &copied, spec).await {
+                    Err(error) => Err(error.to_string()),
+                    Ok(report) if report.level_after != Some(level) => {
+                        let after = report.level_after.map_or("nothing".to_owned(), |level| level.to_string());
+                        Err(format!("there is data at migration level {level}, and {version} would migrate it to {after}"))
+                    }
+                    Ok(report) => match judge::rehearsal(&report, None) {
+                        Verdict::Healthy => Ok(()),
+                        Verdict::Unhealthy { reason } | Verdict::Inconclusive { reason } => {
+                            Err(format!("there is data that {version} does not work with: {reason}"))
+                        }
+                    },
+                }
+            }
+        };
+        self.vault.discard_work(&instance.place, id).await.map_err(text)?;
+        let user = instance.user();
+        result.map_err(|why| {
+            format!("{why}. Give the version that wrote it (t3pin enroll {user} --version V); the pin then moves it reversibly")
+        })
+    }
+
+    async fn bring_up(&self, instance: &Instance, account: &Account, version: &Version, run: &Run) -> Result<String, String> {
+        let user = instance.user();
+        let state = self.systemd.unit(&instance.unit).await.map_err(text)?;
+        if unit_file::adopt(user, &state.fragment_path).map_err(text)? {
+            self.systemd.daemon_reload().await.map_err(text)?;
+            run.say(format!("{user}: the host's own {} is kept; a drop-in makes it start the binding", instance.unit));
+        }
+        self.systemd.enable(&instance.unit).await.map_err(text)?;
+        self.systemd.start(&instance.unit, START).await.map_err(text)?;
+        run.say(format!("{user}: {} is started", instance.unit));
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < self.settings().start_deadline {
+            if let Ok(Some(descriptor)) = health::describe(account, &instance.probe_address()).await {
+                let running = descriptor.server_version.clone();
+                if let Ok(state) = self.systemd.unit(&instance.unit).await {
+                    self.board.saw_running(user, &state.invocation_id, running.clone());
+                }
+                let running = running.map_or("something".to_owned(), |version| version.to_string());
+                return Ok(format!("{user} is enrolled: t3 {running} answers on {}", instance.probe_address()));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(format!(
+            "{user} is bound to {version} and {} is started, but nobody answers on {} yet; see journalctl -u {}",
+            instance.unit,
+            instance.probe_address(),
+            instance.unit
+        ))
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,159 @@
+//! What the socket's routes do.
+
+use std::sync::Arc;
+
+use super::desk::{Desk, Order};
+use super::runs::Run;
+use super::status::{may_see, summary};
+use super::{Agent, now_ms};
+use crate::api::server::Handler;
+use crate::api::types::{
+    ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, PlanReport, PlanStep, RollbackRequest, RunReport,
+    StatusReport, VersionStatus,
+};
+use crate::domain::UserName;
+use crate::engine::rollout::{Decision, decide, order};
+use crate::journal::Freeze;
+
+/// The agent's side of the socket.
+#[derive(Debug)]
+pub struct Doors {
+    agent: Arc<Agent>,
+    desk: Desk,
+}
+
+impl Doors {
+    /// Doors to `agent`, which puts orders on `desk`.
+    pub fn new(agent: Arc<Agent>, desk: Desk) -> Self {
+        Self { agent, desk }
+    }
+
+    fn order(&self, make: impl FnOnce(Run) -> Order) -> Result<RunReport, ApiError> {
+        let run = self.agent.runs.begin();
+        match self.desk.try_send(make(run.clone())) {
+            Ok(()) => Ok(run.report()),
+            Err(_) => Err(error("busy", "too many orders wait already; ask again when some are done (t3pin status)")),
+        }
+    }
+}
+
+impl Handler for Doors {
+    async fn status(&self, caller: Caller) -> StatusReport {
+        self.agent.status(caller).await
+    }
+
+    async fn plan(&self, caller: Caller) -> Result<PlanReport, ApiError> {
+        let now = self.agent.pins.look(&self.agent.journal);
+        let Some(pin) = now.good else {
+            let why = now.error.map_or("nothing is pinned".to_owned(), |error| error.to_string());
+            return Ok(PlanReport { steps: vec![], blocked: Some(why) });
+        };
+        let view = self.agent.survey(&pin, None).await.map_err(internal)?;
+        let mut steps = vec![];
+        let mut installs = vec![];
+        for instance in order(&view).into_iter().filter(|instance| may_see(caller, &instance.user)) {
+            let (action, reason) = match decide(&view, instance) {
+                Decision::Keep(reason) => ("keep", reason),
+                Decision::Bump(reason) => ("bump", reason),
+                Decision::Defer(reason) => ("defer", reason),
+                Decision::HoldBack(reason) => ("hold-back", reason),
+                Decision::Refuse(reason) => ("refuse", reason),
+            };
+            let comes = matches!(action, "bump" | "defer");
+            if comes && !view.installed.contains(&instance.wanted) && !installs.contains(&instance.wanted) {
+                installs.push(instance.wanted.clone());
+            }
+            steps.push(PlanStep {
+                action: action.to_owned(),
+                user: Some(instance.user.clone()),
+                from: instance.bound.clone(),
+                to: Some(instance.wanted.clone()),
+                reason,
+            });
+        }
+        let install = |version| PlanStep {
+            action: "install".to_owned(),
+            user: None,
+            from: None,
+            to: Some(version),
+            reason: "not installed yet".to_owned(),
+        };
+        let steps = installs.into_iter().map(install).chain(steps).collect();
+        let blocked = now.error.map(|error| error.to_string()).or_else(|| view.frozen.map(|reason| format!("frozen: {reason}")));
+        Ok(PlanReport { steps, blocked })
+    }
+
+    async fn history(&self, caller: Caller, user: Option<UserName>, limit: usize) -> Result<Vec<BumpSummary>, ApiError> {
+        let open = self.agent.journal.open_bumps().map_err(internal)?;
+        let closed = self.agent.journal.closed_bumps(user.as_ref(), limit).map_err(internal)?;
+        let wanted = |of: &UserName| user.as_ref().is_none_or(|user| user == of) && may_see(caller, of);
+        let shown = open.iter().rev().filter(|bump| bump.begun_ms.is_some()).chain(&closed);
+        Ok(shown.filter(|bump| wanted(bump.instance.user())).map(summary).take(limit).collect())
+    }
+
+    async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {
+        let quarantine = self.agent.journal.quarantine().map_err(internal)?;
+        let users = self.agent.users().await;
+        let bound: Vec<_> = users.into_iter().filter_map(|user| Some((self.agent.store.binding(&user).ok()??, user))).collect();
+        let installed = self.agent.store.list().map_err(internal)?;
+        Ok(installed
+            .into_iter()
+            .map(|installed| VersionStatus {
+                users: bound.iter().filter(|(version, _)| *version == installed.version).map(|(_, user)| user.clone()).collect(),
+                quarantined: quarantine.iter().find(|q| q.version == installed.version).map(|q| q.reason.clone()),
+                bytes: installed.bytes,
+                sealed_ms: installed.sealed_ms,
+                version: installed.version,
+            })
+            .collect())
+    }
+
+    async fn enforce(&self) -> Result<RunReport, ApiError> {
+        self.order(Order::Enforce)
+    }
+
+    async fn rollback(&self, request: RollbackRequest) -> Result<RunReport, ApiError> {
+        self.order(|run| Order::Rollback(request, run))
+    }
+
+    async fn enroll(&self, request: EnrollRequest) -> Result<RunReport, ApiError> {
+        self.order(|run| Order::Enroll(request, run))
+    }
+
+    async fn run(&self, id: u64) -> Result<RunReport, ApiError> {
+        self.agent
+            .runs
+            .get(id)
+            .ok_or_else(|| error("not-found", "no such run; the agent may have been restarted (see t3pin status)"))
+    }
+
+    async fn freeze(&self, request: FreezeRequest) -> Result<(), ApiError> {
+        let freeze = Freeze { since_ms: now_ms(), reason: request.reason };
+        tracing::info!("version changes are frozen: {}", freeze.reason.as_deref().unwrap_or("no reason given"));
+        self.agent.journal.set_freeze(Some(&freeze)).map_err(internal)?;
+        self.desk.try_send(Order::Look).ok();
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), ApiError> {
+        tracing::info!("version changes are no longer frozen");
+        self.agent.journal.set_freeze(None).map_err(internal)?;
+        self.desk.try_send(Order::Look).ok();
+        Ok(())
+    }
+
+    async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {
+        let version = request.version;
+        self.agent.journal.clear_quarantine(&version, now_ms()).map_err(internal)?;
+        tracing::info!(t3pin_version = %version, "{version} may be tried again");
+        Ok(())
+    }
+}
+
+fn error(kind: &str, text: &str) -> ApiError {
+    ApiError { kind: kind.to_owned(), error: text.to_owned() }
+}
+
+fn internal(error: impl std::fmt::Display) -> ApiError {
+    ApiError { kind: "internal".to_owned(), error: error.to_string() }
+}

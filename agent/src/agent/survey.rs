@@ -1,0 +1,116 @@
+//! Looking at the host for the engine: which instances there are, what they run and want, and whether they are busy.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Agent, now_ms};
+use crate::activity;
+use crate::config::Pin;
+use crate::domain::{Instance, UserName};
+use crate::engine::rollout::{HostView, InstanceView};
+use crate::engine::{Bump, Phase};
+use crate::host::instances;
+use crate::journal::JournalError;
+
+/// One look may take this long; then the activity is unknown, which means busy.
+const LOOK: Duration = Duration::from_secs(5);
+
+impl Agent {
+    /// All users with an instance: known to systemd, or with an environment file.
+    pub async fn users(&self) -> Vec<UserName> {
+        let units = self.systemd.instances().await.unwrap_or_else(|error| {
+            tracing::warn!("{error}; only instances with an environment file are seen");
+            vec![]
+        });
+        let files = self.env.users().unwrap_or_else(|error| {
+            tracing::warn!("the environment files could not be listed: {error}");
+            vec![]
+        });
+        units.iter().filter_map(|unit| UserName::from_unit(unit)).chain(files).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What the engine needs to know. `pin` is what counts; users for whom the pin `enforced` by order said something else are
+    /// marked, so that nothing new begins for them unasked (`None`: an order is being carried out, everything counts).
+    pub async fn survey(&self, pin: &Pin, enforced: Option<&Pin>) -> Result<HostView, SurveyError> {
+        let settings = self.settings();
+        let mut view = HostView {
+            now_ms: now_ms(),
+            frozen: self.journal.freeze()?.map(|freeze| freeze.reason.unwrap_or_else(|| "no reason given".to_owned())),
+            installed: self.store.list()?.into_iter().map(|installed| installed.version).collect(),
+            quarantine: self.journal.quarantine()?.into_iter().map(|q| (q.version, q.reason)).collect(),
+            uninstallable: self.board.uninstallable(),
+            cleared: self.journal.cleared()?,
+            enforced_ms: self.journal.enforced_ms()?,
+            quiet_ms: i64::try_from(settings.quiet.as_millis()).unwrap_or(i64::MAX),
+            instances: vec![],
+        };
+        for user in self.users().await {
+            let wanted = pin.wanted(&user).clone();
+            let bound = self.store.binding(&user)?;
+            let open = self.journal.open_bump(&user)?;
+            let last = self.journal.closed_bumps(Some(&user), 1)?.into_iter().next();
+            let unenforced = enforced.is_some_and(|enforced| *enforced.wanted(&user) != wanted);
+            let mut seen = InstanceView {
+                bound,
+                wanted,
+                stopped: false,
+                unenforced,
+                problem: None,
+                activity: None,
+                open,
+                last,
+                user: user.clone(),
+            };
+            self.look_closer(&mut seen, &user).await;
+            view.instances.push(seen);
+        }
+        Ok(view)
+    }
+
+    /// What only matters for an instance that is to change: its settings, its unit, its activity.
+    async fn look_closer(&self, seen: &mut InstanceView, user: &UserName) {
+        let resting = seen.open.as_ref().is_none_or(|open| matches!(open.phase, Phase::Planned | Phase::Ready));
+        if !resting || seen.bound.is_none() || seen.bound.as_ref() == Some(&seen.wanted) {
+            return;
+        }
+        let instance = match instances::of(&self.env, user) {
+            Ok(instance) => instance,
+            Err(error) => {
+                seen.problem = Some(error.to_string());
+                return;
+            }
+        };
+        match self.systemd.unit(&instance.unit).await {
+            Ok(state) => {
+                seen.stopped = state.active_state == "inactive";
+                seen.activity = Some(activity::look(&instance.place, &state.control_group, LOOK).await);
+            }
+            Err(error) => seen.problem = Some(error.to_string()),
+        }
+    }
+
+    /// A new planned bump, written to the journal.
+    pub fn plan_bump(
+        &self,
+        instance: Instance,
+        from: &crate::domain::Version,
+        to: &crate::domain::Version,
+        reason: String,
+    ) -> Result<Bump, JournalError> {
+        let soak_ms = i64::try_from(self.settings().soak.as_millis()).unwrap_or(i64::MAX);
+        let bump = Bump::planned(self.journal.new_bump_id()?, instance, from.clone(), to.clone(), reason, soak_ms, now_ms());
+        self.journal.record(&bump, None, now_ms())?;
+        Ok(bump)
+    }
+}
+
+/// Why the host could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The version store.
+    #[error("the version store could not be read: {0}")]
+    Store(#[from] std::io::Error),
+}

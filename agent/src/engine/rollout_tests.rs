@@ -1,0 +1,158 @@
+//! The rules of the rollout.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::domain::BumpId;
+use crate::engine::bump::{Fault, sample};
+
+fn idle(last_activity_ms: Option<i64>) -> Option<Activity> {
+    Some(Activity::Idle { last_activity_ms })
+}
+
+fn instance(user: &str, activity: Option<Activity>) -> InstanceView {
+    InstanceView {
+        user: user.parse().unwrap(),
+        bound: Some("0.0.24".parse().unwrap()),
+        wanted: "0.0.25".parse().unwrap(),
+        stopped: false,
+        unenforced: false,
+        problem: None,
+        activity,
+        open: None,
+        last: None,
+    }
+}
+
+fn view(instances: Vec<InstanceView>) -> HostView {
+    HostView {
+        now_ms: 10_000_000,
+        installed: ["0.0.24", "0.0.25"].iter().map(|v| v.parse().unwrap()).collect(),
+        quiet_ms: 900_000,
+        enforced_ms: 5_000_000,
+        instances,
+        ..HostView::default()
+    }
+}
+
+fn with_open(mut instance: InstanceView, id: u32, phase: Phase) -> InstanceView {
+    let mut bump = sample(BumpId(id), instance.user.as_str());
+    bump.phase = phase;
+    instance.open = Some(bump);
+    instance
+}
+
+fn with_last(mut instance: InstanceView, outcome: Outcome, blame: Blame, ended_ms: i64) -> InstanceView {
+    let mut bump = sample(BumpId(9), instance.user.as_str());
+    bump.phase = Phase::Closed(outcome);
+    bump.ended_ms = Some(ended_ms);
+    bump.fault = Some(Fault { reason: "it broke".to_owned(), blame });
+    instance.last = Some(bump);
+    instance
+}
+
+#[test]
+fn the_version_is_installed_before_anything_else() {
+    let mut view = view(vec![instance("alice", idle(None))]);
+    view.installed.clear();
+    assert_eq!(next(&view), Next::Install("0.0.25".parse().unwrap()));
+}
+
+#[test]
+fn every_user_is_rehearsed_before_the_first_is_touched_even_the_busy_one() {
+    let busy = Some(Activity::Busy { reasons: vec![BusyReason::PendingInput { count: 1 }] });
+    let ready = with_open(instance("alice", idle(None)), 1, Phase::Ready);
+    let planned = with_open(instance("bob", busy.clone()), 2, Phase::Planned);
+    assert_eq!(next(&view(vec![ready.clone(), planned])), Next::GoAhead(BumpId(2)));
+    assert!(matches!(next(&view(vec![ready, instance("bob", busy)])), Next::Plan { .. }));
+}
+
+#[test]
+fn the_canary_is_the_least_active_idle_user() {
+    let alice = with_open(instance("alice", idle(Some(9_000_000))), 1, Phase::Ready);
+    let bob = with_open(instance("bob", idle(Some(1_000_000))), 2, Phase::Ready);
+    let carol = with_open(instance("carol", idle(None)), 3, Phase::Ready);
+    assert_eq!(next(&view(vec![alice.clone(), bob.clone(), carol])), Next::GoAhead(BumpId(3)));
+    assert_eq!(next(&view(vec![alice, bob])), Next::GoAhead(BumpId(2)));
+}
+
+#[test]
+fn the_busy_the_recently_active_and_the_unreadable_wait_with_a_reason_that_is_noted_once() {
+    for activity in [
+        Activity::Busy { reasons: vec![BusyReason::Turn { thread: "t".to_owned(), since_ms: None }] },
+        Activity::Idle { last_activity_ms: Some(9_900_000) },
+        Activity::Unknown { why: "locked".to_owned() },
+    ] {
+        let mut waiting = with_open(instance("alice", Some(activity)), 1, Phase::Ready);
+        let Next::PutOff(id, reason) = next(&view(vec![waiting.clone()])) else { panic!("not put off") };
+        assert_eq!(id, BumpId(1));
+        let deferral =
+            crate::domain::Deferral { reason, owner: crate::domain::DeferralOwner::Activity, since_ms: 0, last_look_ms: 0 };
+        waiting.open.as_mut().unwrap().deferral = Some(deferral);
+        assert_eq!(next(&view(vec![waiting])), Next::Rest);
+    }
+}
+
+#[test]
+fn a_quarantined_version_goes_to_nobody_and_waiting_bumps_to_it_are_called_off() {
+    let waiting = with_open(instance("alice", idle(None)), 1, Phase::Ready);
+    let mut view = view(vec![waiting, instance("bob", idle(None))]);
+    view.quarantine.insert("0.0.25".parse().unwrap(), "crashes".to_owned());
+    assert!(matches!(next(&view), Next::CallOff(BumpId(1), _)));
+    view.instances[0].open = None;
+    assert_eq!(next(&view), Next::Rest);
+}
+
+#[test]
+fn a_fault_of_the_host_stops_the_others_until_the_next_enforcement() {
+    let failed = with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Environment, 6_000_000);
+    let waiting = with_open(instance("bob", idle(None)), 2, Phase::Ready);
+    let mut view = view(vec![failed, waiting]);
+    assert!(matches!(next(&view), Next::CallOff(BumpId(2), _)));
+    view.enforced_ms = 7_000_000;
+    assert!(matches!(next(&view), Next::Plan { .. }));
+}
+
+#[test]
+fn one_users_own_trouble_does_not_stop_the_others() {
+    let refused = with_last(instance("alice", idle(None)), Outcome::Cancelled, Blame::User, 6_000_000);
+    let ready = with_open(instance("bob", idle(None)), 2, Phase::Ready);
+    assert_eq!(next(&view(vec![refused, ready])), Next::GoAhead(BumpId(2)));
+}
+
+#[test]
+fn what_an_operator_rolled_back_stays_back_until_it_is_cleared() {
+    let back = with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Operator, 1_000);
+    let mut view = view(vec![back]);
+    assert_eq!(next(&view), Next::Rest);
+    view.cleared.insert("0.0.25".parse().unwrap(), 2_000);
+    assert!(matches!(next(&view), Next::Plan { .. }));
+}
+
+#[test]
+fn a_frozen_host_and_a_changed_pin_begin_nothing() {
+    let mut frozen = view(vec![with_open(instance("alice", idle(None)), 1, Phase::Ready)]);
+    frozen.frozen = Some("holiday".to_owned());
+    assert_eq!(next(&frozen), Next::Rest);
+    let mut changed = instance("alice", idle(None));
+    changed.unenforced = true;
+    assert_eq!(next(&view(vec![changed])), Next::Rest);
+}
+
+#[test]
+fn a_bump_that_no_longer_leads_to_the_pin_is_called_off() {
+    let mut waiting = with_open(instance("alice", idle(None)), 1, Phase::Ready);
+    waiting.wanted = "0.0.28".parse().unwrap();
+    assert!(matches!(next(&view(vec![waiting])), Next::CallOff(BumpId(1), _)));
+}
+
+#[test]
+fn stopped_servers_and_those_not_enrolled_are_left_alone() {
+    let mut stopped = instance("alice", idle(None));
+    stopped.stopped = true;
+    let mut unbound = instance("bob", idle(None));
+    unbound.bound = None;
+    let view = view(vec![stopped, unbound]);
+    assert!(view.instances.iter().all(|i| matches!(decide(&view, i), Decision::Keep(_))));
+    assert_eq!(next(&view), Next::Rest);
+}
