@@ -70,12 +70,7 @@ pub(super) struct JobWatch {
 
 impl JobWatch {
     /// Waits until `job` has ended, and says whether well.
-    pub(super) async fn done(
-        &mut self,
-        what: &str,
-        job: &OwnedObjectPath,
-        deadline: Duration,
-    ) -> Result<(), SystemdError> {
+    pub(super) async fn done(&mut self, what: &str, job: &OwnedObjectPath, deadline: Duration) -> Result<(), SystemdError> {
         match tokio::time::timeout(deadline, self.result(what, job)).await {
             Err(_) => Err(late(what, deadline)),
             Ok(Err(error)) => Err(error),

@@ -4,6 +4,8 @@
 
 mod bus;
 mod jobs;
+#[cfg(test)]
+mod machine_tests;
 mod sandbox;
 mod sandbox_properties;
 mod units;

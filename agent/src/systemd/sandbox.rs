@@ -76,12 +76,7 @@ impl Systemd {
         self.manager(what, "StartTransientUnit", request).await
     }
 
-    async fn ended(
-        &self,
-        what: &str,
-        path: &OwnedObjectPath,
-        changes: &mut MessageStream,
-    ) -> Result<SandboxEnd, SystemdError> {
+    async fn ended(&self, what: &str, path: &OwnedObjectPath, changes: &mut MessageStream) -> Result<SandboxEnd, SystemdError> {
         loop {
             let state = self.unit_at(what, path).await?;
             if matches!(state.active_state.as_str(), "inactive" | "failed") {

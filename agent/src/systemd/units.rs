@@ -30,9 +30,7 @@ impl Systemd {
                 names.insert(unit.0);
             }
         }
-        let manager = self
-            .properties("asking systemd for its unit path", &manager_path(), super::bus::MANAGER_INTERFACE)
-            .await?;
+        let manager = self.properties("asking systemd for its unit path", &manager_path(), super::bus::MANAGER_INTERFACE).await?;
         for directory in strings(&manager, "UnitPath") {
             names.extend(wanted_instances(Path::new(&directory)));
         }
@@ -112,7 +110,7 @@ impl Systemd {
         Ok(())
     }
 
-    async fn list(&self, what: &str, pattern: &str) -> Result<Vec<Listed>, SystemdError> {
+    pub(super) async fn list(&self, what: &str, pattern: &str) -> Result<Vec<Listed>, SystemdError> {
         self.manager(what, "ListUnitsByPatterns", &(NO_STATES.as_slice(), [pattern].as_slice())).await
     }
 }
