@@ -2,6 +2,14 @@
 //!
 //! Every call has a deadline; a bus that does not answer is an error, never a hang. Nothing here decides anything.
 
+mod bus;
+mod jobs;
+#[cfg(test)]
+mod machine_tests;
+mod sandbox;
+mod sandbox_properties;
+mod units;
+
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -115,70 +123,4 @@ pub struct SandboxEnd {
     pub result: String,
     /// Exit code, or signal number when killed.
     pub status: i32,
-}
-
-impl Systemd {
-    /// Connects to the system bus.
-    pub async fn connect() -> Result<Self, SystemdError> {
-        unimplemented!()
-    }
-
-    /// Names of all `t3-serve@*.service` that are loaded or enabled, sorted, without the template itself.
-    pub async fn instances(&self) -> Result<Vec<String>, SystemdError> {
-        unimplemented!()
-    }
-
-    /// What systemd knows about `unit` (loads it).
-    pub async fn unit(&self, unit: &str) -> Result<UnitState, SystemdError> {
-        let _ = unit;
-        unimplemented!()
-    }
-
-    /// Starts `unit` and waits for the job. A unit that already runs is left alone. Clears a start limit first
-    /// (`ResetFailedUnit`).
-    pub async fn start(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
-        let _ = (unit, deadline);
-        unimplemented!()
-    }
-
-    /// Stops `unit` and waits for the job. A unit that does not run is fine. Works on a frozen unit (systemd thaws it).
-    pub async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
-        let _ = (unit, deadline);
-        unimplemented!()
-    }
-
-    /// Freezes the unit's cgroup (cgroup v2 only).
-    pub async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
-        let _ = unit;
-        unimplemented!()
-    }
-
-    /// Thaws it. A unit that is not frozen is fine.
-    pub async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
-        let _ = unit;
-        unimplemented!()
-    }
-
-    /// Enables `unit` at boot (`EnableUnitFiles`), persistent; already enabled is fine.
-    pub async fn enable(&self, unit: &str) -> Result<(), SystemdError> {
-        let _ = unit;
-        unimplemented!()
-    }
-
-    /// Reloads unit files (`Reload`).
-    pub async fn daemon_reload(&self) -> Result<(), SystemdError> {
-        unimplemented!()
-    }
-
-    /// Runs `sandbox` to its end and removes it. Dropping the future, or the deadline, stops it.
-    pub async fn run_sandbox(&self, sandbox: Sandbox) -> Result<SandboxEnd, SystemdError> {
-        let _ = sandbox;
-        unimplemented!()
-    }
-
-    /// Stops every left-over unit whose name starts with `prefix` (from an agent that died), e.g. `t3pin-rehearse-`.
-    pub async fn stop_left_over(&self, prefix: &str) -> Result<(), SystemdError> {
-        let _ = prefix;
-        unimplemented!()
-    }
 }

@@ -3,11 +3,26 @@
 //! Promises: a half-made version is never usable ([`Store::get`] wants the `ok` marker, which is written last);
 //! a failed install leaves everything as it was; a sealed tree belongs to root and has no write bits.
 
-use std::path::{Path, PathBuf};
+mod bindings;
+mod engines;
+mod inspect;
+mod install;
+mod manifest;
+mod npm;
+mod npm_output;
+mod remove;
+mod seal;
+mod store;
+mod tree;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::{UserName, Version};
-use crate::systemd::Systemd;
+use crate::domain::Version;
+
+/// Names of the units that installs run in begin with this; [`crate::systemd::Systemd::stop_left_over`] takes it when the
+/// agent starts, before [`Store::clean_half_made`].
+pub const UNIT_PREFIX: &str = "t3pin-install-";
 
 /// `/var/lib/t3pin/versions` and its neighbours `staging` and `bindings`.
 #[derive(Debug, Clone)]
@@ -126,61 +141,4 @@ pub enum InstallError {
         /// Why.
         source: crate::systemd::SystemdError,
     },
-}
-
-impl Store {
-    /// The store below `root` (`/var/lib/t3pin`); makes the directories if they are missing.
-    pub fn open(root: &Path) -> std::io::Result<Self> {
-        let _ = root;
-        unimplemented!()
-    }
-
-    /// All usable versions, sorted.
-    pub fn list(&self) -> std::io::Result<Vec<Installed>> {
-        unimplemented!()
-    }
-
-    /// A usable version.
-    pub fn get(&self, version: &Version) -> std::io::Result<Option<Installed>> {
-        let _ = version;
-        unimplemented!()
-    }
-
-    /// The CLI of a version, `/var/lib/t3pin/versions/V/bin/t3`.
-    pub fn cli(&self, version: &Version) -> PathBuf {
-        let _ = version;
-        unimplemented!()
-    }
-
-    /// Removes what a dead install left in `staging/` and versions without `ok` marker.
-    pub fn clean_half_made(&self) -> std::io::Result<()> {
-        unimplemented!()
-    }
-
-    /// Installs `version` with the real npm client in a sandbox and seals it. Installed already: returned as it is.
-    /// `progress` gets one short line per step. Never changes anything on failure.
-    pub async fn install(
-        &self,
-        systemd: &Systemd,
-        version: &Version,
-        integrity: Option<&str>,
-        settings: &InstallSettings,
-        progress: &(dyn Fn(&str) + Sync),
-    ) -> Result<Installed, InstallError> {
-        let _ = (systemd, version, integrity, settings, progress);
-        unimplemented!()
-    }
-
-    /// The version `user` is bound to: where `bindings/USER` points.
-    pub fn binding(&self, user: &UserName) -> std::io::Result<Option<Version>> {
-        let _ = user;
-        unimplemented!()
-    }
-
-    /// Points `bindings/USER` to `version` (relative symlink, renamed over the old one, directory synced). Refuses a version
-    /// that is not usable. Repeating it is fine.
-    pub fn bind(&self, user: &UserName, version: &Version) -> std::io::Result<()> {
-        let _ = (user, version);
-        unimplemented!()
-    }
 }

@@ -1,0 +1,96 @@
+//! The connection: every call to systemd goes through here, with a deadline and a name for the error.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zbus::{DynamicType, Message, OwnedObjectPath, OwnedVariant, Type};
+
+use super::{Systemd, SystemdError};
+
+/// Object path of the service manager (org.freedesktop.systemd1(5)).
+pub(super) const MANAGER: &str = "/org/freedesktop/systemd1";
+/// Interface of [`MANAGER`].
+pub(super) const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
+/// Bus name of the service manager.
+pub(super) const SERVICE: &str = "org.freedesktop.systemd1";
+
+/// systemd answers most calls in milliseconds; `Reload` of a host with many units takes seconds. D-Bus's own default is 25 s.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Systemd {
+    /// Connects to the system bus, and asks systemd to send signals to this connection (`Subscribe`): without that
+    /// neither `JobRemoved` nor unit changes arrive.
+    pub async fn connect() -> Result<Self, SystemdError> {
+        let what = "connecting to the system bus";
+        let connection = within(what, CALL_DEADLINE, zbus::Connection::system()).await?;
+        let systemd = Self { connection };
+        systemd.manager::<_, ()>("subscribing to systemd's signals", "Subscribe", &()).await?;
+        Ok(systemd)
+    }
+
+    /// Calls a method of the manager.
+    pub(super) async fn manager<B, R>(&self, what: &str, method: &'static str, body: &B) -> Result<R, SystemdError>
+    where
+        B: Serialize + DynamicType,
+        R: DeserializeOwned + Type,
+    {
+        let reply = self.call(what, MANAGER, MANAGER_INTERFACE, method, body).await?;
+        reply.body().deserialize_ignore_signature().map_err(|source| refused(what, source))
+    }
+
+    /// All properties of one interface of an object.
+    pub(super) async fn properties(
+        &self,
+        what: &str,
+        path: &OwnedObjectPath,
+        interface: &str,
+    ) -> Result<HashMap<String, OwnedVariant>, SystemdError> {
+        let reply = self.call(what, path.as_str(), "org.freedesktop.DBus.Properties", "GetAll", &(interface,)).await?;
+        reply.body().deserialize().map_err(|source| refused(what, source))
+    }
+
+    async fn call<B>(
+        &self,
+        what: &str,
+        path: &str,
+        interface: &'static str,
+        method: &'static str,
+        body: &B,
+    ) -> Result<Message, SystemdError>
+    where
+        B: Serialize + DynamicType,
+    {
+        within(what, CALL_DEADLINE, self.connection.call_method(Some(SERVICE), path, Some(interface), method, body)).await
+    }
+}
+
+/// Waits for `future`, but no longer than `deadline`.
+pub(super) async fn within<T>(
+    what: &str,
+    deadline: Duration,
+    future: impl Future<Output = zbus::Result<T>>,
+) -> Result<T, SystemdError> {
+    match tokio::time::timeout(deadline, future).await {
+        Ok(answer) => answer.map_err(|source| refused(what, source)),
+        Err(_) => Err(late(what, deadline)),
+    }
+}
+
+/// The bus or systemd said no.
+pub(super) fn refused(what: &str, source: zbus::Error) -> SystemdError {
+    SystemdError::Bus { what: what.to_owned(), source: Box::new(source) }
+}
+
+/// No answer in time.
+pub(super) fn late(what: &str, deadline: Duration) -> SystemdError {
+    SystemdError::Deadline { what: what.to_owned(), seconds: deadline.as_secs() }
+}
+
+/// Whether systemd answered with the D-Bus error `org.freedesktop.systemd1.NAME`.
+pub(super) fn is_systemd_error(error: &SystemdError, name: &str) -> bool {
+    let SystemdError::Bus { source, .. } = error else { return false };
+    let zbus::Error::MethodError(found, _, _) = source.as_ref() else { return false };
+    found.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name)
+}

@@ -1,0 +1,187 @@
+//! What systemd knows about units, and the small calls on them: freezer, enabling, reloading.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+
+use super::bus::is_systemd_error;
+use super::{Systemd, SystemdError, UnitState};
+
+/// `ListUnits*`: name, description, load, active, sub state, followed, path, job id, job type, job path.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
+const NO_STATES: [&str; 0] = [];
+/// A left-over sandbox gets this long to go; its own `TimeoutStopSec` is shorter.
+const LEFT_OVER_STOP: Duration = Duration::from_secs(30);
+
+impl Systemd {
+    /// Names of all `t3-serve@*.service` that are loaded or enabled, sorted, without the template itself.
+    /// Masked instances are not listed.
+    ///
+    /// `ListUnitFilesByPatterns` knows templates, not instances that only exist as a link in a `.wants` directory;
+    /// those are looked up in the manager's own search path, as systemd does when it loads the target.
+    pub async fn instances(&self) -> Result<Vec<String>, SystemdError> {
+        let mut names = BTreeSet::new();
+        for unit in self.list("listing the instances", "t3-serve@*.service").await? {
+            if !matches!(unit.2.as_str(), "not-found" | "masked") {
+                names.insert(unit.0);
+            }
+        }
+        let manager = self.properties("asking systemd for its unit path", &manager_path(), super::bus::MANAGER_INTERFACE).await?;
+        for directory in strings(&manager, "UnitPath") {
+            names.extend(wanted_instances(Path::new(&directory)));
+        }
+        names.retain(|name| name.len() > "t3-serve@.service".len());
+        Ok(names.into_iter().collect())
+    }
+
+    /// What systemd knows about `unit` (loads it).
+    pub async fn unit(&self, unit: &str) -> Result<UnitState, SystemdError> {
+        let what = format!("asking about {unit}");
+        let path: OwnedObjectPath = self.manager(&what, "LoadUnit", &(unit,)).await?;
+        self.unit_at(&what, &path).await
+    }
+
+    pub(super) async fn unit_at(&self, what: &str, path: &OwnedObjectPath) -> Result<UnitState, SystemdError> {
+        let unit = self.properties(what, path, UNIT_INTERFACE).await?;
+        let service = self.properties(what, path, SERVICE_INTERFACE).await?;
+        Ok(UnitState {
+            load_state: text(&unit, "LoadState"),
+            active_state: text(&unit, "ActiveState"),
+            sub_state: text(&unit, "SubState"),
+            main_pid: number(&service, "MainPID"),
+            n_restarts: number(&service, "NRestarts"),
+            invocation_id: hex(&unit, "InvocationID"),
+            control_group: text(&service, "ControlGroup"),
+            result: text(&service, "Result"),
+            fragment_path: text(&unit, "FragmentPath"),
+            drop_in_paths: strings(&unit, "DropInPaths"),
+            unit_file_state: text(&unit, "UnitFileState"),
+            freezer_state: text(&unit, "FreezerState"),
+        })
+    }
+
+    /// How the main process of the service at `path` ended: `ExecMainStatus`, an exit code or a signal number.
+    pub(super) async fn main_status(&self, what: &str, path: &OwnedObjectPath) -> Result<i32, SystemdError> {
+        let service = self.properties(what, path, SERVICE_INTERFACE).await?;
+        Ok(match service.get("ExecMainStatus").map(|value| &**value) {
+            Some(Variant::I32(status)) => *status,
+            _ => 0,
+        })
+    }
+
+    /// Freezes the unit's cgroup (cgroup v2 only). Returns when every process of it stands still.
+    pub async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
+        self.manager(&format!("freezing {unit}"), "FreezeUnit", &(unit,)).await
+    }
+
+    /// Thaws it. A unit that is not frozen is fine.
+    pub async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
+        match self.manager(&format!("thawing {unit}"), "ThawUnit", &(unit,)).await {
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") || is_systemd_error(&error, "UnitInactive") => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Enables `unit` at boot (`EnableUnitFiles`), persistent; already enabled is fine. Like the D-Bus method, and unlike
+    /// `systemctl enable`, it does not reload.
+    pub async fn enable(&self, unit: &str) -> Result<(), SystemdError> {
+        let (runtime, force) = (false, false);
+        let _: (bool, Vec<(String, String, String)>) =
+            self.manager(&format!("enabling {unit}"), "EnableUnitFiles", &(vec![unit], runtime, force)).await?;
+        Ok(())
+    }
+
+    /// Reloads unit files (`Reload`).
+    pub async fn daemon_reload(&self) -> Result<(), SystemdError> {
+        self.manager("reloading unit files", "Reload", &()).await
+    }
+
+    /// Stops every left-over unit whose name starts with `prefix` (from an agent that died), e.g. `t3pin-rehearse-`.
+    pub async fn stop_left_over(&self, prefix: &str) -> Result<(), SystemdError> {
+        for unit in self.list(&format!("listing left-over units {prefix}*"), &format!("{prefix}*")).await? {
+            tracing::info!(unit = unit.0, state = unit.3, "stopping a unit that a former agent left over");
+            self.stop(&unit.0, LEFT_OVER_STOP).await?;
+            self.reset_failed(&unit.0).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn list(&self, what: &str, pattern: &str) -> Result<Vec<Listed>, SystemdError> {
+        self.manager(what, "ListUnitsByPatterns", &(NO_STATES.as_slice(), [pattern].as_slice())).await
+    }
+}
+
+fn manager_path() -> OwnedObjectPath {
+    zbus::ObjectPath::from_static_str_unchecked(super::bus::MANAGER).into()
+}
+
+/// Instances linked from `DIRECTORY/*.wants` and `*.requires`. A directory that cannot be read has none.
+fn wanted_instances(directory: &Path) -> Vec<String> {
+    let names_in = |directory: &Path| -> Vec<String> {
+        std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    };
+    names_in(directory)
+        .iter()
+        .filter(|name| name.ends_with(".wants") || name.ends_with(".requires"))
+        .flat_map(|name| names_in(&directory.join(name)))
+        .filter(|name| name.starts_with("t3-serve@") && name.ends_with(".service"))
+        .collect()
+}
+
+fn text(properties: &HashMap<String, OwnedVariant>, name: &str) -> String {
+    match properties.get(name).map(|value| &**value) {
+        Some(Variant::Str(text)) => text.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn number(properties: &HashMap<String, OwnedVariant>, name: &str) -> u32 {
+    match properties.get(name).map(|value| &**value) {
+        Some(Variant::U32(number)) => *number,
+        _ => 0,
+    }
+}
+
+fn strings(properties: &HashMap<String, OwnedVariant>, name: &str) -> Vec<String> {
+    let Some(Variant::Array(array)) = properties.get(name).map(|value| &**value) else { return Vec::new() };
+    array.iter().filter_map(|item| if let Variant::Str(text) = item { Some(text.to_string()) } else { None }).collect()
+}
+
+fn hex(properties: &HashMap<String, OwnedVariant>, name: &str) -> String {
+    let Some(Variant::Array(array)) = properties.get(name).map(|value| &**value) else { return String::new() };
+    array.iter().filter_map(|item| if let Variant::U8(byte) = item { Some(format!("{byte:02x}")) } else { None }).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_enabled_in_any_wants_or_requires_directory_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        for path in [
+            "multi-user.target.wants/t3-serve@alice.service",
+            "site.target.requires/t3-serve@bob.service",
+            "multi-user.target.wants/ssh.service",
+            "t3-serve@.service",
+        ] {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink("/nowhere", path).unwrap();
+        }
+        let mut found = wanted_instances(root.path());
+        found.sort();
+        assert_eq!(found, ["t3-serve@alice.service", "t3-serve@bob.service"]);
+        assert!(wanted_instances(&root.path().join("missing")).is_empty());
+    }
+}
