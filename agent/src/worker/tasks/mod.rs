@@ -7,9 +7,12 @@ mod discard;
 mod handshake;
 mod look;
 mod marks;
+mod program;
+mod redact;
 mod rehearse;
 mod seed;
 mod switch_in;
+mod trouble;
 
 /// Does `task` and says what came of it.
 pub fn perform(task: Task) -> Result<Answer, TaskError> {

@@ -1,0 +1,45 @@
+//! The site's reverse proxy: does it hand this user the cookie?
+//!
+//! The proxy is not the version's: whatever keeps it from answering is inconclusive.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderName, HeaderValue, SET_COOKIE};
+use reqwest::redirect::Policy;
+
+use super::exchange::cookie;
+use crate::domain::StepOutcome;
+use crate::worker::tasks::trouble::{failed, inconclusive};
+
+/// `GET url` with `header: user`, following no redirect; expects the cookie called `name`.
+pub async fn dispatch(url: &str, header: &str, user: &str, name: &str, timeout: Duration) -> Result<(), StepOutcome> {
+    // Fails when a provider is installed already, which is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .user_agent(concat!("t3pin-probe/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| inconclusive(format!("the reverse proxy could not be asked: {error}")))?;
+    let (Ok(header), Ok(value)) = (header.parse::<HeaderName>(), HeaderValue::from_str(user)) else {
+        return Err(inconclusive(format!("\"{header}\" is no header name; see `dispatch_header` under [health]")));
+    };
+    let reply = client.get(url).header(header, value).send().await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        inconclusive(format!("the reverse proxy did not answer: {error}{cause}"))
+    })?;
+    let status = reply.status();
+    let cookies: Vec<String> =
+        reply.headers().get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok()).map(str::to_owned).collect();
+    if status.is_server_error() {
+        return Err(inconclusive(format!("the reverse proxy answers {status}")));
+    }
+    if !status.is_success() && !status.is_redirection() {
+        return Err(failed(format!("the reverse proxy answers {status}")));
+    }
+    match cookie(&cookies, name) {
+        Some(_) => Ok(()),
+        None => Err(failed(format!("the reverse proxy answers {status} without a cookie named {name}"))),
+    }
+}

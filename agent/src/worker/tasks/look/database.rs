@@ -1,0 +1,141 @@
+//! A user's database, opened to look and nothing else.
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, Row};
+
+/// All looking together may take this long.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a writer's lock is waited for.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// Virtual machine steps between two looks at the clock.
+const STEPS: i32 = 10_000;
+
+/// Rows that one question may return; more than that is no answer.
+const MAX_ROWS: usize = 4096;
+
+/// What [`open`] found.
+pub enum Opened {
+    /// There is no database: nobody ever worked here.
+    Missing,
+    /// There is one.
+    Database(Database),
+}
+
+/// An open database. Errors are sentences for the operator.
+pub struct Database {
+    connection: Connection,
+}
+
+/// Opens `userdata/state.sqlite` read-only. With no log beside it no server has it open, and it is read as immutable so that
+/// looking leaves no `-wal` and `-shm` behind (sqlite.org/uri.html, "immutable").
+pub fn open(userdata: &Path) -> Result<Opened, String> {
+    // SQLite's NOFOLLOW refuses a link in any component; only one at the end would be wrong.
+    let userdata = match userdata.canonicalize() {
+        Ok(real) => real,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
+        Err(error) => return Err(format!("{} cannot be reached: {error}", userdata.display())),
+    };
+    let path = userdata.join("state.sqlite");
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_file() => {}
+        Ok(_) => return Err(format!("{} is not a regular file", path.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
+        Err(error) => return Err(format!("{} cannot be reached: {error}", path.display())),
+    }
+    let at_rest = match userdata.join("state.sqlite-wal").symlink_metadata() {
+        Ok(meta) if meta.is_file() => false,
+        Ok(_) => return Err(format!("{}-wal is not a regular file", path.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => true,
+        Err(error) => return Err(format!("{}-wal cannot be reached: {error}", path.display())),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(uri(&path, at_rest), flags).map_err(sentence)?;
+    guard(&connection).map_err(sentence)?;
+    Ok(Opened::Database(Database { connection }))
+}
+
+/// Sees to it that a hostile database costs neither time nor memory and runs nothing.
+fn guard(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    let until = Instant::now() + DEADLINE;
+    connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
+    connection.execute_batch(
+        "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;",
+    )?;
+    connection.pragma_update(None, "hard_heap_limit", 64 << 20).or(Ok(()))
+}
+
+impl Database {
+    /// Whether there is no table at all: a server that has just been made.
+    pub fn is_empty(&self) -> Result<bool, String> {
+        Ok(self.number("SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view')")? == Some(0))
+    }
+
+    /// Whether `table` is a real table with these columns; if not, what is missing.
+    pub fn has_columns(&self, table: &str, columns: &[&str]) -> Result<Result<(), String>, String> {
+        let real = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?1 AND sql NOT LIKE 'create virtual%'";
+        if self.rows(real, &[table], |_| Ok(()))?.is_empty() {
+            return Ok(Err(format!("table {table}")));
+        }
+        let there = self.columns(table)?;
+        let missing = columns.iter().find(|column| !there.iter().any(|name| name == *column));
+        Ok(missing.map_or(Ok(()), |column| Err(format!("column {table}.{column}"))))
+    }
+
+    /// Names of a table's columns; none when there is no such table.
+    pub fn columns(&self, table: &str) -> Result<Vec<String>, String> {
+        self.rows("SELECT name FROM pragma_table_info(?1)", &[table], |row| row.get(0))
+    }
+
+    /// One number, `None` for NULL.
+    pub fn number(&self, sql: &str) -> Result<Option<i64>, String> {
+        Ok(self.rows(sql, &[], |row| row.get(0))?.into_iter().next().flatten())
+    }
+
+    /// All rows of a question.
+    pub fn rows<T>(
+        &self,
+        sql: &str,
+        parameters: &[&str],
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, String> {
+        let mut statement = self.connection.prepare(sql).map_err(sentence)?;
+        let rows = statement.query_map(rusqlite::params_from_iter(parameters), read).map_err(sentence)?;
+        let found = rows.take(MAX_ROWS + 1).collect::<rusqlite::Result<Vec<T>>>().map_err(sentence)?;
+        if found.len() > MAX_ROWS { Err("the database has too many signs of work to read".to_owned()) } else { Ok(found) }
+    }
+}
+
+fn uri(path: &Path, immutable: bool) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => uri.push(char::from(*byte)),
+            _ => write!(uri, "%{byte:02X}").unwrap_or_default(),
+        }
+    }
+    if immutable { uri + "?immutable=1" } else { uri }
+}
+
+fn sentence(error: rusqlite::Error) -> String {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "the database is locked".to_owned(),
+        Some(ErrorCode::OperationInterrupted) => format!("the database could not be read within {} s", DEADLINE.as_secs()),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => "the database is corrupt or is not one".to_owned(),
+        _ => {
+            let what: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+            format!("the database could not be read: {what}")
+        }
+    }
+}

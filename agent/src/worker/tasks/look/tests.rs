@@ -1,0 +1,236 @@
+//! Databases as T3-CONTRACT section 4 describes them, in every state that matters.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+
+use super::look;
+use crate::domain::{Activity, BusyReason};
+
+const SCHEMA: &str = "
+    CREATE TABLE effect_sql_migrations (migration_id INTEGER PRIMARY KEY, created_at TEXT, name TEXT);
+    INSERT INTO effect_sql_migrations VALUES (30, '2026-01-01', 'ProjectionThreadShellArchiveIndexes');
+    CREATE TABLE projection_threads (thread_id TEXT PRIMARY KEY, created_at TEXT, updated_at TEXT, archived_at TEXT, deleted_at TEXT,
+        pending_approval_count INTEGER NOT NULL DEFAULT 0, pending_user_input_count INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE projection_thread_sessions (thread_id TEXT PRIMARY KEY, status TEXT, provider_name TEXT, active_turn_id TEXT,
+        last_error TEXT, updated_at TEXT);
+    CREATE TABLE projection_pending_approvals (request_id TEXT PRIMARY KEY, thread_id TEXT, turn_id TEXT, status TEXT, decision TEXT,
+        created_at TEXT, resolved_at TEXT);
+    CREATE TABLE projection_turns (row_id INTEGER PRIMARY KEY, thread_id TEXT, turn_id TEXT, state TEXT, requested_at TEXT,
+        started_at TEXT, completed_at TEXT);";
+
+const OLD: &str = "2026-01-01T00:00:00.000Z";
+const OLD_MS: i64 = 1_767_225_600_000;
+
+struct Data {
+    dir: tempfile::TempDir,
+    connection: Connection,
+}
+
+impl Data {
+    /// A live database with this written to it.
+    fn with(sql: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::open(dir.path().join("state.sqlite")).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = wal;").unwrap();
+        connection.execute_batch(sql).unwrap();
+        Self { dir, connection }
+    }
+
+    /// The schema and these rows.
+    fn rows(sql: &str) -> Self {
+        Self::with(&format!("{SCHEMA}{sql}"))
+    }
+
+    fn look(&self) -> Activity {
+        look(self.dir.path())
+    }
+
+    fn names(&self) -> Vec<PathBuf> {
+        let mut names: Vec<_> = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn reasons(sql: &str) -> Vec<BusyReason> {
+    match Data::rows(sql).look() {
+        Activity::Busy { reasons } => reasons,
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+fn why(data: &Data) -> String {
+    match data.look() {
+        Activity::Unknown { why } => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_database_and_an_empty_one_are_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let idle = Activity::Idle { last_activity_ms: None };
+    assert_eq!(look(&dir.path().join("none")), idle);
+    assert_eq!(look(dir.path()), idle);
+    std::fs::write(dir.path().join("state.sqlite"), "").unwrap();
+    assert_eq!(look(dir.path()), idle);
+    assert_eq!(Data::rows("").look(), idle);
+}
+
+#[test]
+fn finished_work_is_idle_since_its_newest_time() {
+    let data = Data::rows(&format!(
+        "INSERT INTO projection_threads (thread_id, created_at, updated_at) VALUES ('t', '2025-01-01T00:00:00.000Z', '{OLD}');
+         INSERT INTO projection_thread_sessions VALUES ('t', 'ready', 'p', NULL, NULL, '2025-12-01T00:00:00.000Z');
+         INSERT INTO projection_pending_approvals VALUES ('r', 't', 'u', 'resolved', 'accept', '2025-02-01T00:00:00Z', '2025-02-02T00:00:00Z');
+         INSERT INTO projection_turns VALUES (1, 't', 'u', 'completed', '2025-03-01T00:00:00Z', '2025-03-01T00:00:00Z', '2025-03-01T00:00:00Z');"
+    ));
+    assert_eq!(data.look(), Activity::Idle { last_activity_ms: Some(OLD_MS) });
+}
+
+#[test]
+fn a_session_at_work_is_busy_in_every_form() {
+    for values in
+        ["'running', 'p', NULL", "'starting', 'p', NULL", "'ready', 'p', 'turn-1'", "'error', 'p', 'turn-1'", "NULL, 'p', NULL"]
+    {
+        let found = reasons(&format!("INSERT INTO projection_thread_sessions VALUES ('t', {values}, NULL, '{OLD}');"));
+        assert_eq!(found, [BusyReason::Turn { thread: "t".to_owned(), since_ms: Some(OLD_MS) }], "{values}");
+    }
+}
+
+#[test]
+fn a_pending_turn_is_busy_unless_its_session_is_over() {
+    let turn = format!("INSERT INTO projection_turns VALUES (1, 't', 'u', 'pending', '{OLD}', NULL, NULL);");
+    let session = |status| format!("INSERT INTO projection_thread_sessions VALUES ('t', '{status}', 'p', NULL, NULL, '{OLD}');");
+    for status in ["ready", "idle", "new-word"] {
+        let found = reasons(&format!("{turn}{}", session(status)));
+        assert_eq!(found, [BusyReason::Turn { thread: "t".to_owned(), since_ms: Some(OLD_MS) }], "{status}");
+    }
+    assert_eq!(reasons(&turn).len(), 1, "a turn without a session");
+    for status in ["stopped", "error", "interrupted"] {
+        let data = Data::rows(&format!("{turn}{}", session(status)));
+        assert_eq!(data.look(), Activity::Idle { last_activity_ms: Some(OLD_MS) }, "{status}");
+    }
+}
+
+#[test]
+fn a_thread_that_waits_for_its_user_is_busy() {
+    let approval = format!("INSERT INTO projection_pending_approvals VALUES ('r', 't', 'u', 'pending', NULL, '{OLD}', NULL);");
+    assert_eq!(reasons(&approval), [BusyReason::PendingApproval { count: 1 }]);
+    let counts =
+        "INSERT INTO projection_threads (thread_id, pending_approval_count, pending_user_input_count) VALUES ('t', 2, 3);";
+    assert_eq!(reasons(counts), [BusyReason::PendingApproval { count: 2 }, BusyReason::PendingInput { count: 3 }]);
+    assert_eq!(reasons(&format!("{approval}{counts}")).len(), 2);
+}
+
+#[test]
+fn archived_and_deleted_threads_wait_for_nobody() {
+    for column in ["archived_at", "deleted_at"] {
+        let data = Data::rows(&format!(
+            "INSERT INTO projection_threads (thread_id, {column}, pending_approval_count, pending_user_input_count) VALUES ('t', '{OLD}', 1, 1);
+             INSERT INTO projection_pending_approvals VALUES ('r', 't', 'u', 'pending', NULL, '{OLD}', NULL);"
+        ));
+        assert_eq!(data.look(), Activity::Idle { last_activity_ms: Some(OLD_MS) }, "{column}");
+    }
+}
+
+#[test]
+fn logins_are_no_work() {
+    let data = Data::rows(&format!(
+        "CREATE TABLE auth_sessions (session_id TEXT, issued_at TEXT); INSERT INTO auth_sessions VALUES ('s', '{OLD}');"
+    ));
+    assert_eq!(data.look(), Activity::Idle { last_activity_ms: None });
+}
+
+#[test]
+fn a_missing_table_or_column_is_named_and_unknown() {
+    for (change, named) in [
+        ("DROP TABLE projection_turns", "table projection_turns"),
+        (
+            "ALTER TABLE projection_thread_sessions RENAME COLUMN active_turn_id TO turn",
+            "column projection_thread_sessions.active_turn_id",
+        ),
+        ("DROP TABLE projection_turns; CREATE VIEW projection_turns AS SELECT 1", "table projection_turns"),
+    ] {
+        let said = why(&Data::rows(&format!("{change};")));
+        assert!(said.contains(named) && said.contains("level 30"), "{said}");
+    }
+    let said = why(&Data::with(
+        "CREATE TABLE effect_sql_migrations (migration_id INTEGER); INSERT INTO effect_sql_migrations VALUES (40);",
+    ));
+    assert!(said.contains("level 40"), "{said}");
+}
+
+#[test]
+fn a_time_that_cannot_be_read_is_unknown() {
+    for time in ["'soon'", "''", "x'00'", "1.5"] {
+        let said = why(&Data::rows(&format!(
+            "DROP TABLE projection_thread_sessions;
+             CREATE TABLE projection_thread_sessions (thread_id TEXT, status TEXT, active_turn_id TEXT, updated_at);
+             INSERT INTO projection_thread_sessions VALUES ('t', 'ready', NULL, {time});"
+        )));
+        assert!(said.contains("projection_thread_sessions.updated_at"), "{said}");
+    }
+}
+
+#[test]
+fn times_in_milliseconds_count_beside_times_in_text() {
+    let data = Data::rows(&format!(
+        "DROP TABLE projection_thread_sessions;
+         CREATE TABLE projection_thread_sessions (thread_id TEXT, status TEXT, active_turn_id TEXT, updated_at);
+         INSERT INTO projection_thread_sessions VALUES ('a', 'ready', NULL, '{OLD}'), ('b', 'ready', NULL, {});",
+        OLD_MS + 5
+    ));
+    assert_eq!(data.look(), Activity::Idle { last_activity_ms: Some(OLD_MS + 5) });
+}
+
+#[test]
+fn a_locked_database_is_unknown() {
+    let data = Data::rows("");
+    data.connection.execute_batch("PRAGMA journal_mode = delete; BEGIN EXCLUSIVE;").unwrap();
+    // Without a log it would be read as immutable; another name for a database in use is its journal or log.
+    std::fs::write(data.dir.path().join("state.sqlite-wal"), "").unwrap();
+    assert_eq!(why(&data), "the database is locked");
+}
+
+#[test]
+fn what_is_no_database_is_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    std::fs::write(&path, "x".repeat(5000)).unwrap();
+    assert!(matches!(look(dir.path()), Activity::Unknown { .. }));
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    assert!(matches!(look(dir.path()), Activity::Unknown { .. }));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(look(dir.path()), Activity::Unknown { .. }));
+}
+
+#[test]
+fn a_home_behind_a_link_is_looked_at_all_the_same() {
+    let data = Data::rows("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("user data?");
+    std::os::unix::fs::symlink(data.dir.path(), &link).unwrap();
+    assert!(matches!(look(&link), Activity::Busy { .. }));
+}
+
+#[test]
+fn looking_sees_what_is_only_in_the_log_and_leaves_nothing_behind() {
+    let data = Data::rows("");
+    data.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint = 0;").unwrap();
+    data.connection
+        .execute_batch("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);")
+        .unwrap();
+    assert!(matches!(data.look(), Activity::Busy { .. }));
+    let Data { dir, connection } = data;
+    connection.close().unwrap();
+    let at_rest = Data { dir, connection: Connection::open_in_memory().unwrap() };
+    let before = at_rest.names();
+    assert!(matches!(at_rest.look(), Activity::Busy { .. }));
+    assert_eq!(at_rest.names(), before);
+}

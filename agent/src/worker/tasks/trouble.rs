@@ -1,0 +1,121 @@
+//! Whose fault is it? Tells trouble of the host (no disk, no memory, no descriptors) from faults of a version, so that a
+//! full disk never condemns one (promise 5).
+
+use std::io;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::domain::StepOutcome;
+
+/// Less than this many free bytes on the user's file system count as full: t3 can hardly open its database then.
+const FULL_BELOW: u64 = 1 << 20;
+
+/// What programs say when the host is at its end; compared in lower case.
+const SIGNS: [&str; 11] = [
+    "enospc",
+    "no space left on device",
+    "database or disk is full",
+    "edquot",
+    "disk quota exceeded",
+    "enomem",
+    "cannot allocate memory",
+    "emfile",
+    "enfile",
+    "too many open files",
+    "resource temporarily unavailable",
+];
+
+/// The server or its CLI did something wrong.
+pub fn failed(reason: impl Into<String>) -> StepOutcome {
+    StepOutcome::Failed { reason: reason.into(), contract_moved: false }
+}
+
+/// The environment kept us from knowing.
+pub fn inconclusive(reason: impl Into<String>) -> StepOutcome {
+    StepOutcome::Inconclusive { reason: reason.into() }
+}
+
+/// Whether an error of ours is the host's state and nobody's fault.
+pub fn is_environment(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| {
+        matches!(
+            errno,
+            Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::NOMEM
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::AGAIN
+                | Errno::TXTBSY
+                | Errno::NOBUFS
+                | Errno::NETUNREACH
+                | Errno::NETDOWN
+                | Errno::ADDRNOTAVAIL
+        )
+    })
+}
+
+/// The sign of a host at its end that a program's output shows, if any.
+pub fn sign_in(output: &str) -> Option<&'static str> {
+    let output = output.to_ascii_lowercase();
+    SIGNS.into_iter().find(|sign| output.contains(sign))
+}
+
+/// What is wrong with the host right now, as far as it would explain a failing server on the data at `base_dir`.
+pub fn of_host(base_dir: &Path) -> Option<String> {
+    let room = rustix::fs::statvfs(base_dir).ok()?;
+    if room.f_bavail.saturating_mul(room.f_frsize) < FULL_BELOW {
+        return Some(format!("the file system of {} is full", base_dir.display()));
+    }
+    if room.f_files > 0 && room.f_favail == 0 {
+        return Some(format!("the file system of {} has no inodes left", base_dir.display()));
+    }
+    memory_stall().filter(|stalled| *stalled >= 50.0).map(|stalled| {
+        format!("the host is out of memory: every task was stalled for {stalled:.0} % of the last 10 s (/proc/pressure/memory)")
+    })
+}
+
+/// Turns a failure into "cannot tell" when the host itself explains it.
+pub fn excuse(outcome: StepOutcome, base_dir: &Path) -> StepOutcome {
+    match outcome {
+        StepOutcome::Failed { reason, contract_moved: false } => match of_host(base_dir) {
+            Some(trouble) => inconclusive(format!("{reason}; but {trouble}")),
+            None => failed(reason),
+        },
+        other => other,
+    }
+}
+
+/// Per cent of the last 10 s in which all tasks waited for memory (kernel: Documentation/accounting/psi.rst).
+fn memory_stall() -> Option<f64> {
+    let pressure = std::fs::read_to_string("/proc/pressure/memory").ok()?;
+    let full = pressure.lines().find_map(|line| line.strip_prefix("full avg10="))?;
+    full.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_the_hosts_trouble_and_a_missing_program_is_not() {
+        assert!(is_environment(&io::Error::from_raw_os_error(28)));
+        assert!(!is_environment(&io::Error::from_raw_os_error(2)));
+        assert_eq!(sign_in("SqlError: Database or disk is full"), Some("database or disk is full"));
+        assert_eq!(sign_in("TypeError: x is not iterable"), None);
+    }
+
+    #[test]
+    fn a_moved_contract_is_never_excused() {
+        let moved = StepOutcome::Failed { reason: "x".to_owned(), contract_moved: true };
+        assert_eq!(excuse(moved.clone(), Path::new("/proc")), moved);
+    }
+
+    #[test]
+    fn a_failure_on_a_file_system_without_room_is_inconclusive() {
+        // procfs reports no free blocks at all.
+        assert!(matches!(excuse(failed("x"), Path::new("/proc")), StepOutcome::Inconclusive { .. }));
+    }
+}
