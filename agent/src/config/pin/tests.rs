@@ -38,6 +38,14 @@ fn a_full_pin_file_is_taken() {
 }
 
 #[test]
+fn the_shipped_example_is_a_good_pin_file() {
+    assert_eq!(
+        parse(include_str!("../../../../packaging/pin.toml.example")).map(|pin| pin.version.to_string()),
+        Ok("0.0.25".to_owned())
+    );
+}
+
+#[test]
 fn ranges_tags_and_nonsense_are_refused_with_line_and_key() {
     for version in ["^0.0.25", "~0.0.25", "0.0.x", ">=0.0.24", "latest", "nightly", "0.0", "v0.0.25", ""] {
         let (line, key, problem) = refused(&format!("# the pin\nversion = \"{version}\"\n"));

@@ -58,6 +58,29 @@ fn every_allowed_key_reaches_its_setting() {
 }
 
 #[test]
+fn the_shipped_file_shows_the_defaults_and_every_key_is_documented() {
+    let shipped = include_str!("../../../../packaging/agent.toml");
+    assert_eq!(parse(shipped), Ok(Settings::default()));
+    let shown: String = shipped
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let examples = parse(&shown).unwrap_or_else(|error| panic!("{error}"));
+    let Settings { registry, node, npm, node_headers, dispatch_url, .. } = examples.clone();
+    assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some());
+    let plain = Settings { registry: None, node_headers: None, dispatch_url: None, ..examples };
+    assert_eq!(plain, Settings { node, npm, ..Settings::default() });
+    let documented = include_str!("../../../../docs/settings.md");
+    for (table, keys) in TABLES {
+        assert!(documented.contains(&format!("### `[{table}]`")), "{table} is not in docs/settings.md");
+        for key in keys {
+            assert!(shipped.contains(&format!("# {key} = ")), "{key} is not in packaging/agent.toml");
+            assert!(documented.contains(&format!("| `{key}` |")), "{key} is not in docs/settings.md");
+        }
+    }
+}
+
+#[test]
 fn fragments_win_key_by_key_in_order_of_name() {
     let dir = directory(&[
         ("agent.toml", "[health]\nsoak = \"1min\"\nrequest_timeout = \"500ms\"\n[snapshots]\nkeep = 2\n"),
