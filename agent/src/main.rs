@@ -27,5 +27,5 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|verb| verb == "worker") {
         return worker::child::main();
     }
-    ExitCode::SUCCESS
+    cli::main()
 }

@@ -3,6 +3,9 @@
 //! [`types`] is what crosses the socket, [`server`] turns requests into calls of a [`server::Handler`] that `agent`
 //! implements, [`client`] is all that `cli` knows of the agent.
 
+#[cfg(test)]
+pub mod canned;
 pub mod client;
+mod metrics;
 pub mod server;
 pub mod types;

@@ -1,8 +1,23 @@
-//! Serving the socket.
+//! Serving the socket: who may call what, and what nobody can make it do.
+//!
+//! Promises: a caller is who the kernel said at connect (SO_PEERCRED), never who a request says; what changes the host
+//! is for root and group `t3pin` only; every answer that is not 2xx is an [`ApiError`] in JSON; and no caller, however slow,
+//! endless or numerous, keeps others from being answered ([`Limits`]).
+
+mod connections;
+mod gate;
+mod limits;
+mod peer;
+mod refusal;
+mod request;
+mod routes;
 
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::net::UnixListener;
+
+use self::limits::Limits;
 use super::types::{
     ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, PlanReport, RollbackRequest, RunReport,
     StatusReport, VersionStatus,
@@ -43,8 +58,8 @@ pub trait Handler: Send + Sync + 'static {
     fn clear_quarantine(&self, request: ClearRequest) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
-/// Serves `listener` until the future is dropped.
-pub async fn serve<H: Handler>(listener: tokio::net::UnixListener, handler: Arc<H>) -> std::io::Result<()> {
-    let _ = (listener, handler);
-    unimplemented!()
+/// Serves `listener` until the future is dropped; open connections end with it. A failing `accept` is logged and tried
+/// again, so this does not return by itself.
+pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::io::Result<()> {
+    connections::serve(listener, handler, Limits::default()).await
 }

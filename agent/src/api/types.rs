@@ -1,6 +1,6 @@
 //! What crosses the socket. Additions are compatible; names and meanings of what is here stay within `/v1`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::domain::{Deferral, RehearsalReport, UnixMs, UserName, Version};
 
@@ -117,12 +117,29 @@ pub struct InstanceStatus {
     pub detail: Option<String>,
     /// Phase of the bump under way.
     pub phase: Option<String>,
-    /// The deferral, when the bump is put off.
+    /// The deferral, when the bump is put off. On the wire it has `since` too: `since_ms` as RFC 3339, for people and dashboards.
+    #[serde(serialize_with = "with_since")]
     pub deferral: Option<Deferral>,
     /// The last bump that ended.
     pub last_bump: Option<BumpSummary>,
     /// The rehearsal of the bump to come.
     pub rehearsal: Option<RehearsalReport>,
+}
+
+/// A deferral as it crosses the socket.
+#[derive(Serialize)]
+struct DatedDeferral<'a> {
+    since: String,
+    #[serde(flatten)]
+    deferral: &'a Deferral,
+}
+
+fn with_since<S: Serializer>(deferral: &Option<Deferral>, serializer: S) -> Result<S::Ok, S::Error> {
+    let dated = deferral.as_ref().map(|deferral| DatedDeferral {
+        since: jiff::Timestamp::from_millisecond(deferral.since_ms).map_or_else(|_| String::new(), |at| at.to_string()),
+        deferral,
+    });
+    dated.serialize(serializer)
 }
 
 /// One bump that ended.
@@ -263,6 +280,13 @@ pub enum RunOutcome {
     Refused,
     /// Something could neither be finished nor undone.
     Stuck,
+}
+
+/// The answer of routes that have nothing to tell but that it is done (`/v1/freeze`, `/v1/thaw`, `/v1/quarantine/clear`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Always true.
+    pub done: bool,
 }
 
 /// The body of every answer that is not 2xx.

@@ -1,0 +1,149 @@
+//! A host in the middle of a rollout, for tests of what is served and shown.
+
+use super::types::{
+    AgentStatus, BumpSummary, InstanceStatus, PinStatus, PlanReport, PlanStep, QuarantineStatus, RolloutStatus, StatusReport,
+    VersionStatus,
+};
+use crate::domain::{Deferral, DeferralOwner, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
+
+/// The moment at which the host is looked at.
+pub const NOW_MS: UnixMs = 1_800_000_000_000;
+
+const MINUTE: UnixMs = 60_000;
+const HOUR: UnixMs = 60 * MINUTE;
+
+/// `text` as a version.
+pub fn version(text: &str) -> Version {
+    text.parse().expect("a version")
+}
+
+/// `text` as a user.
+pub fn user(text: &str) -> UserName {
+    text.parse().expect("a user")
+}
+
+/// alice was bumped to 0.0.25, bob is busy on 0.0.24.
+pub fn status() -> StatusReport {
+    StatusReport {
+        agent: AgentStatus {
+            state: "draining".to_owned(),
+            doing: "waiting for bob to be idle".to_owned(),
+            version: "0.1.0".to_owned(),
+            since_ms: NOW_MS - 50 * HOUR,
+        },
+        pin: PinStatus { path: "/etc/t3pin/pin.toml".to_owned(), version: Some(version("0.0.25")), valid: true, error: None },
+        rollout: Some(RolloutStatus {
+            version: version("0.0.25"),
+            state: "waiting".to_owned(),
+            reason: Some("bob works".to_owned()),
+            done: vec![user("alice")],
+            pending: vec![],
+            deferred: vec![user("bob")],
+        }),
+        freeze: None,
+        quarantine: vec![QuarantineStatus {
+            version: version("0.0.26"),
+            reason: "rehearsal: pairing API moved".to_owned(),
+            since_ms: NOW_MS - 49 * HOUR,
+        }],
+        instances: vec![alice(), bob()],
+    }
+}
+
+/// The instance that runs what it should.
+pub fn alice() -> InstanceStatus {
+    InstanceStatus {
+        user: user("alice"),
+        unit: "t3-serve@alice.service".to_owned(),
+        port: Some(4101),
+        bound_version: Some(version("0.0.25")),
+        running_version: Some(version("0.0.25")),
+        wanted_version: Some(version("0.0.25")),
+        state: "settled".to_owned(),
+        detail: None,
+        phase: None,
+        deferral: None,
+        last_bump: Some(bump()),
+        rehearsal: None,
+    }
+}
+
+/// The instance whose bump is put off.
+pub fn bob() -> InstanceStatus {
+    InstanceStatus {
+        user: user("bob"),
+        unit: "t3-serve@bob.service".to_owned(),
+        port: Some(4102),
+        bound_version: Some(version("0.0.24")),
+        running_version: Some(version("0.0.24")),
+        wanted_version: Some(version("0.0.25")),
+        state: "deferred".to_owned(),
+        detail: None,
+        phase: None,
+        deferral: Some(Deferral {
+            reason: "a turn is in flight".to_owned(),
+            owner: DeferralOwner::Activity,
+            since_ms: NOW_MS - 3 * MINUTE,
+            last_look_ms: NOW_MS - 10_000,
+        }),
+        last_bump: None,
+        rehearsal: Some(RehearsalReport {
+            probe: ProbeReport::default(),
+            level_before: Some(30),
+            level_after: Some(31),
+            start_ms: 2800,
+            total_ms: 9100,
+            sessions_lost: 2,
+            work_lost: 0,
+            intact: true,
+            output_tail: vec![],
+        }),
+    }
+}
+
+/// alice's bump.
+pub fn bump() -> BumpSummary {
+    BumpSummary {
+        id: "b000001".to_owned(),
+        user: user("alice"),
+        from: version("0.0.24"),
+        to: version("0.0.25"),
+        outcome: "done".to_owned(),
+        reason: None,
+        started_ms: NOW_MS - 20 * MINUTE,
+        seconds: 11.2,
+        downtime_ms: Some(3500),
+        salvage: None,
+        snapshot: Some("/var/lib/t3pin/snapshots/alice/b000001".to_owned()),
+    }
+}
+
+/// What is to come.
+pub fn plan() -> PlanReport {
+    let step = |action: &str, name: &str, from: &str, reason: &str| PlanStep {
+        action: action.to_owned(),
+        user: Some(user(name)),
+        from: Some(version(from)),
+        to: Some(version("0.0.25")),
+        reason: reason.to_owned(),
+    };
+    PlanReport {
+        steps: vec![
+            step("keep", "alice", "0.0.25", "runs what is pinned"),
+            step("defer", "bob", "0.0.24", "a turn is in flight"),
+        ],
+        blocked: None,
+    }
+}
+
+/// What is installed.
+pub fn versions() -> Vec<VersionStatus> {
+    let installed = |text: &str, bytes, users: &[&str]| VersionStatus {
+        version: version(text),
+        bytes,
+        sealed_ms: NOW_MS - 2 * HOUR,
+        users: users.iter().map(|name| user(name)).collect(),
+        quarantined: None,
+    };
+    vec![installed("0.0.24", 403_701_760, &["bob"]), installed("0.0.25", 627_048_448, &["alice"])]
+}

@@ -1,0 +1,89 @@
+//! From the listener to requests: accept, identify, bound, serve.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+use super::super::types::{ApiError, Caller};
+use super::Handler;
+use super::gate::Gate;
+use super::limits::Limits;
+use super::peer::Peers;
+use super::routes;
+
+/// How long to wait after a failed `accept` (out of file descriptors, as a rule) before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// As [`super::serve`], with `limits`.
+pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: Limits) -> io::Result<()> {
+    let (gate, peers) = (Gate::new(limits), Peers::default());
+    let router = routes::router(handler, limits);
+    // Dropping the set ends its connections, so nothing outlives the future.
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let Ok(credentials) = stream.peer_cred() else { continue };
+                    match gate.admit(credentials.uid()) {
+                        Ok(admission) => {
+                            let (router, peers) = (router.clone(), peers.clone());
+                            open.spawn(async move {
+                                let _admission = admission;
+                                let talk = async {
+                                    let caller = peers.identify(credentials).await;
+                                    converse(stream, caller, router, limits).await;
+                                };
+                                let _ = tokio::time::timeout(limits.life, talk).await;
+                            });
+                        }
+                        Err(why) => turn_away(&stream, &why),
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("a connection to the socket could not be accepted, trying again: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = open.join_next() => {}
+        }
+    }
+}
+
+/// Serves one connection until either side is done. Its errors are the client's affair.
+async fn converse(stream: UnixStream, caller: Caller, router: Router, limits: Limits) {
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(caller);
+        routes.call(request)
+    });
+    let ended = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .max_buf_size(limits.head)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = ended {
+        tracing::debug!(uid = caller.uid, pid = caller.pid, "connection ended: {error}");
+    }
+}
+
+/// Tells a caller for whom there is no room, without waiting for them: whatever does not go out at once is lost.
+fn turn_away(stream: &UnixStream, why: &str) {
+    let error = ApiError { kind: "busy".to_owned(), error: why.to_owned() };
+    let body = serde_json::to_string(&error).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tracing::debug!("connection refused: {why}");
+    let _ = stream.try_write(answer.as_bytes());
+}

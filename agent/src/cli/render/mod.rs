@@ -1,0 +1,7 @@
+//! Rendering for people: readable without colour, aligned, and with nothing of what others wrote taken for terminal commands.
+
+mod table;
+mod words;
+
+pub use table::table;
+pub use words::{ago, lasting, now_ms, plain, plain_lines, size, version_or_dash};

@@ -1,0 +1,54 @@
+//! `t3pin status [USER]`.
+
+mod host;
+mod one;
+
+use clap::Args;
+
+use super::answer::Answer;
+use super::exit::Exit;
+use super::render::now_ms;
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{ApiError, StatusReport};
+use crate::domain::UserName;
+
+/// Show what runs, what is coming and why it waits
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this user's instance, in detail
+    user: Option<UserName>,
+}
+
+impl Status {
+    /// Asks, and exits 6 when something shown is stuck.
+    pub async fn run(self, client: &Client) -> Result<Answer, ClientError> {
+        let mut report: StatusReport = client.get("/v1/status").await?;
+        if let Some(user) = &self.user {
+            report.instances.retain(|instance| instance.user == *user);
+            if report.instances.is_empty() {
+                let error = format!("there is no instance of {user} here that you may see");
+                return Err(ApiError { kind: "not-found".to_owned(), error }.into());
+            }
+        }
+        let ordinary = !rustix::process::geteuid().is_root();
+        let text = shown(&report, self.user.is_some() || ordinary, now_ms());
+        Answer::new(&report, text, exit(&report))
+    }
+}
+
+/// `report` for people: the host with a table of its instances or, when there is just one and `closely`, that one in detail.
+pub(super) fn shown(report: &StatusReport, closely: bool, now_ms: i64) -> String {
+    let head = host::shown(report, now_ms);
+    let instances = match report.instances.as_slice() {
+        [] => "No instance that you may see.\n".to_owned(),
+        [instance] if closely => one::shown(instance, now_ms),
+        many => host::instances(many, now_ms),
+    };
+    format!("{head}\n{instances}")
+}
+
+/// 6 when something is stuck.
+pub(super) fn exit(report: &StatusReport) -> Exit {
+    let stuck = report.agent.state == "stuck" || report.instances.iter().any(|instance| instance.state == "stuck");
+    if stuck { Exit::Stuck } else { Exit::Done }
+}

@@ -1,0 +1,84 @@
+//! One instance in detail: what it runs, what is coming, why that waits.
+
+use std::fmt::Write;
+
+use super::super::render::{ago, lasting, plain};
+use crate::api::types::{BumpSummary, InstanceStatus};
+use crate::domain::{DeferralOwner, RehearsalReport, UnixMs};
+
+/// `instance`, at `now`. Writing to a `String` cannot fail.
+pub fn shown(instance: &InstanceStatus, now: UnixMs) -> String {
+    let mut out = String::new();
+    let port = instance.port.map_or_else(String::new, |port| format!(", port {port}"));
+    let _ = writeln!(out, "{} ({}{port})", instance.user, plain(&instance.unit));
+    let _ = writeln!(out, "Runs         {}", runs(instance));
+    let _ = writeln!(out, "Coming       {}", coming(instance));
+    let phase = instance.phase.as_deref().map_or_else(String::new, |phase| format!(", phase {}", plain(phase)));
+    let detail = instance.detail.as_deref().map_or_else(String::new, |detail| format!(": {}", plain(detail)));
+    let _ = writeln!(out, "State        {}{phase}{detail}", plain(&instance.state));
+    if let Some(deferral) = &instance.deferral {
+        let end = match deferral.owner {
+            DeferralOwner::Activity => "goes on by itself when the work is done",
+            DeferralOwner::Freeze => "goes on when an operator lifts the freeze",
+        };
+        let (since, look) = (ago(now, deferral.since_ms), ago(now, deferral.last_look_ms));
+        let _ = writeln!(out, "Waits        {} (put off {since}, last look {look}); {end}", plain(&deferral.reason));
+    }
+    if let Some(rehearsal) = &instance.rehearsal {
+        let _ = writeln!(out, "Rehearsal    {}", rehearsed(rehearsal));
+    }
+    if let Some(bump) = &instance.last_bump {
+        let _ = write!(out, "{}", last_bump(bump, now));
+    }
+    out
+}
+
+fn runs(instance: &InstanceStatus) -> String {
+    match (&instance.running_version, &instance.bound_version) {
+        (Some(running), Some(bound)) if running != bound => format!("t3 {running}, though bound to {bound}"),
+        (Some(running), _) => format!("t3 {running}"),
+        (None, Some(bound)) => format!("nothing that answers (bound to t3 {bound})"),
+        (None, None) => "nothing that answers".to_owned(),
+    }
+}
+
+fn coming(instance: &InstanceStatus) -> String {
+    match &instance.wanted_version {
+        None => "nothing is pinned".to_owned(),
+        Some(wanted) if instance.bound_version.as_ref() == Some(wanted) => "nothing: this is the wanted version".to_owned(),
+        Some(wanted) => format!("t3 {wanted}"),
+    }
+}
+
+fn rehearsed(rehearsal: &RehearsalReport) -> String {
+    let took = lasting(std::time::Duration::from_millis(rehearsal.total_ms).as_secs_f64());
+    let verdict = match rehearsal.probe.first_problem() {
+        Some(problem) => format!("did not pass ({:?})", problem.step),
+        None if !rehearsal.intact => "left a damaged database".to_owned(),
+        None if rehearsal.work_lost > 0 => format!("lost {} rows of work", rehearsal.work_lost),
+        None => "passed".to_owned(),
+    };
+    let sessions = match rehearsal.sessions_lost {
+        0 => "nobody has to pair again".to_owned(),
+        1 => "1 session will have to pair again".to_owned(),
+        n => format!("{n} sessions will have to pair again"),
+    };
+    format!("{verdict} on a copy in {took}; {sessions}")
+}
+
+fn last_bump(bump: &BumpSummary, now: UnixMs) -> String {
+    let down = bump
+        .downtime_ms
+        .map_or_else(String::new, |ms| format!(", {} unreachable", lasting(std::time::Duration::from_millis(ms).as_secs_f64())));
+    let reason = bump.reason.as_deref().map_or_else(String::new, |reason| format!(": {}", plain(reason)));
+    let when = ago(now, bump.started_ms);
+    let outcome = plain(&bump.outcome);
+    let mut out = format!("Last bump    {} -> {} {when}, {outcome}{down}{reason}\n", bump.from, bump.to);
+    if let Some(salvage) = &bump.salvage {
+        let _ = writeln!(out, "Salvage      {} (what {} wrote before the rollback)", plain(salvage), bump.to);
+    }
+    if let Some(snapshot) = &bump.snapshot {
+        let _ = writeln!(out, "Snapshot     {} (the data as {} left it)", plain(snapshot), bump.from);
+    }
+    out
+}

@@ -1,0 +1,62 @@
+//! `t3pin versions` and `t3pin versions clear V`.
+
+use clap::{Args, Subcommand};
+
+use super::answer::Answer;
+use super::exit::Exit;
+use super::render::{ago, now_ms, size, table};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{Acknowledged, ClearRequest, VersionStatus};
+use crate::domain::{UnixMs, Version};
+
+/// List the installed versions, or let one that failed here be tried again
+#[derive(Debug, Args)]
+pub struct Versions {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the installed versions (also without a verb)
+    List,
+    /// Lift the quarantine of a version, so that it is tried again
+    Clear {
+        /// Which
+        version: Version,
+    },
+}
+
+impl Versions {
+    /// Asks and shows.
+    pub async fn run(self, client: &Client) -> Result<Answer, ClientError> {
+        match self.verb {
+            None | Some(Verb::List) => {
+                let versions: Vec<VersionStatus> = client.get("/v1/versions").await?;
+                Answer::new(&versions, shown(&versions, now_ms()), Exit::Done)
+            }
+            Some(Verb::Clear { version }) => {
+                let text = format!("{version} may be tried again; it is when it is pinned: t3pin enforce\n");
+                let done: Acknowledged = client.post("/v1/quarantine/clear", &ClearRequest { version }).await?;
+                Answer::new(&done, text, Exit::Done)
+            }
+        }
+    }
+}
+
+pub(super) fn shown(versions: &[VersionStatus], now: UnixMs) -> String {
+    if versions.is_empty() {
+        return "No version is installed yet.\n".to_owned();
+    }
+    let row = |version: &VersionStatus| {
+        let users: Vec<String> = version.users.iter().map(ToString::to_string).collect();
+        [
+            version.version.to_string(),
+            size(version.bytes),
+            ago(now, version.sealed_ms),
+            if users.is_empty() { "-".to_owned() } else { users.join(" ") },
+            version.quarantined.as_ref().map_or_else(String::new, |reason| format!("quarantined: {reason}")),
+        ]
+    };
+    table(["VERSION", "SIZE", "INSTALLED", "USERS", ""], &versions.iter().map(row).collect::<Vec<_>>())
+}
