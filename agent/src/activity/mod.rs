@@ -2,13 +2,73 @@
 //!
 //! Unreadable, locked, unknown schema, timed out: [`Activity::Unknown`], which counts as busy (promise 4).
 
+mod proc_stat;
+mod terminal;
+
+use std::io;
 use std::time::Duration;
 
-use crate::domain::{Activity, Place};
+use crate::domain::{Activity, BusyReason, Place};
+use crate::worker::{self, Answer, Task};
 
 /// One look. `control_group` is the unit's (`UnitState::control_group`), for terminal jobs; empty skips them.
 /// Never fails: what cannot be told is an answer.
 pub async fn look(place: &Place, control_group: &str, deadline: Duration) -> Activity {
-    let _ = (place, control_group, deadline);
-    unimplemented!()
+    let group = control_group.to_owned();
+    let terminals = tokio::task::spawn_blocking(move || if group.is_empty() { Ok(Vec::new()) } else { terminal::jobs(&group) });
+    let task = Task::Look { userdata: place.userdata() };
+    let database = match worker::run(&place.account, &task, deadline).await {
+        Ok(Answer::Activity(activity)) => activity,
+        Ok(_) => Activity::Unknown { why: "the worker answered something else than was asked".to_owned() },
+        Err(error) => Activity::Unknown { why: error.to_string() },
+    };
+    let jobs = match tokio::time::timeout(deadline, terminals).await {
+        Ok(Ok(jobs)) => jobs,
+        Ok(Err(error)) => Err(io::Error::other(error)),
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    };
+    both(database, jobs)
+}
+
+/// Puts the two looks together: any sign of work is busy, else anything unknown is unknown.
+fn both(database: Activity, jobs: io::Result<Vec<BusyReason>>) -> Activity {
+    match (database, jobs) {
+        (Activity::Busy { mut reasons }, jobs) => {
+            reasons.extend(jobs.unwrap_or_default());
+            Activity::Busy { reasons }
+        }
+        (_, Ok(jobs)) if !jobs.is_empty() => Activity::Busy { reasons: jobs },
+        (Activity::Idle { .. }, Err(error)) => {
+            Activity::Unknown { why: format!("the terminals could not be looked at: {error}") }
+        }
+        (database, _) => database,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn job() -> BusyReason {
+        BusyReason::TerminalJob { command: "make".to_owned() }
+    }
+
+    #[test]
+    fn a_job_in_a_terminal_is_busy_whatever_the_database_says() {
+        let turn = BusyReason::PendingInput { count: 1 };
+        let (idle, unknown) = (Activity::Idle { last_activity_ms: None }, Activity::Unknown { why: "x".to_owned() });
+        let busy = Activity::Busy { reasons: vec![job()] };
+        assert_eq!(both(idle, Ok(vec![job()])), busy);
+        assert_eq!(both(unknown, Ok(vec![job()])), busy);
+        let reasons = vec![turn.clone(), job()];
+        assert_eq!(both(Activity::Busy { reasons: vec![turn] }, Ok(vec![job()])), Activity::Busy { reasons });
+    }
+
+    #[test]
+    fn terminals_that_cannot_be_seen_are_never_idle() {
+        let idle = Activity::Idle { last_activity_ms: Some(1) };
+        assert!(matches!(both(idle.clone(), Err(io::Error::other("x"))), Activity::Unknown { .. }));
+        assert_eq!(both(idle.clone(), Ok(Vec::new())), idle);
+    }
 }

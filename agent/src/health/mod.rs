@@ -2,45 +2,39 @@
 //!
 //! What a report means is decided in `engine::judge`, not here.
 
-use std::path::Path;
+mod rehearse;
 
-use crate::domain::{Account, BumpId, Descriptor, ProbeReport, RehearsalReport};
-use crate::systemd::{Systemd, SystemdError};
-use crate::worker::{LiveCopyReport, ProbeSpec, WorkerError};
+use std::time::Duration;
 
-/// Why a rehearsal gave no report.
-#[derive(Debug, thiserror::Error)]
-pub enum RehearsalError {
-    /// systemd refused the sandbox.
-    #[error("the rehearsal sandbox could not be run: {0}")]
-    Systemd(#[from] SystemdError),
-    /// The sandbox ended without a usable report (killed by a limit, deadline).
-    #[error("the rehearsal ended without a report ({0})")]
-    NoReport(String),
-}
+pub use rehearse::{RehearsalError, rehearse};
+
+use crate::domain::{Account, Descriptor, ProbeReport};
+use crate::worker::{self, Answer, ProbeSpec, Task, WorkerError};
+
+/// What a handshake may take once the server has come up: three mints and two revocations that hang (30 s each), and the
+/// requests between them.
+const AFTER_START: Duration = Duration::from_secs(4 * 60);
+
+/// The worker's own timeout is a second; the rest is for starting it on a busy host.
+const DESCRIBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs the pairing handshake as the user. A worker that gives no report is `Err`: inconclusive, never the version's fault.
 pub async fn probe(account: &Account, spec: ProbeSpec) -> Result<ProbeReport, WorkerError> {
-    let _ = (account, spec);
-    unimplemented!()
+    let deadline = Duration::from_millis(spec.start_ceiling_ms.max(spec.start_deadline_ms)) + AFTER_START;
+    match worker::run(account, &Task::Probe(spec), deadline).await? {
+        Answer::Probe(report) => Ok(report),
+        _ => Err(nonsense(account)),
+    }
 }
 
 /// Who answers at `address` right now (`127.0.0.1:3773`); one short try.
 pub async fn describe(account: &Account, address: &str) -> Result<Option<Descriptor>, WorkerError> {
-    let _ = (account, address);
-    unimplemented!()
+    match worker::run(account, &Task::Describe { address: address.to_owned() }, DESCRIBE_DEADLINE).await? {
+        Answer::Descriptor(descriptor) => Ok(descriptor),
+        _ => Err(nonsense(account)),
+    }
 }
 
-/// Runs the candidate named by `spec.cli` on the copy whose home directory is `copy_home`, in a sandbox: own network
-/// namespace, the copy bound over the user's home, read-only system, limits, deadline.
-pub async fn rehearse(
-    systemd: &Systemd,
-    account: &Account,
-    bump: BumpId,
-    copy_home: &Path,
-    copied: &LiveCopyReport,
-    spec: ProbeSpec,
-) -> Result<RehearsalReport, RehearsalError> {
-    let _ = (systemd, account, bump, copy_home, copied, spec);
-    unimplemented!()
+fn nonsense(account: &Account) -> WorkerError {
+    WorkerError::Nonsense { user: account.user.to_string(), what: "it answered something else than was asked".to_owned() }
 }

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError, TaskErrorKind};
 use super::tasks;
 
@@ -19,7 +21,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Gives up what no task needs.
+/// CPU seconds that a worker, and each program it starts, may use: far above any copy, probe or migration.
+const CPU_SECONDS: u64 = 2 * 60 * 60;
+
+/// Open files that a worker and its programs may have; node wants some hundreds.
+const OPEN_FILES: u64 = 65_536;
+
+/// Gives up what no task needs. Limits are inherited by the programs a worker starts.
 fn prepare() -> Result<(), TaskError> {
     let other = |message: String| TaskError { kind: TaskErrorKind::Other, message };
     if rustix::process::geteuid().is_root() {
@@ -28,8 +36,19 @@ fn prepare() -> Result<(), TaskError> {
     rustix::thread::set_no_new_privs(true).map_err(|e| other(format!("no_new_privs: {e}")))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|e| other(format!("parent death signal: {e}")))?;
+    // Core files would hold credentials.
+    for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, OPEN_FILES), (Resource::Cpu, CPU_SECONDS)] {
+        lower(resource, most).map_err(|e| other(format!("resource limits: {e}")))?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     Ok(())
+}
+
+/// Lowers both limits of `resource` to `most`, where they are higher (setrlimit(2); `None` is no limit).
+fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
+    let now = getrlimit(resource);
+    let least = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+    setrlimit(resource, Rlimit { current: least(now.current), maximum: least(now.maximum) })
 }
 
 fn read_task() -> Result<Task, TaskError> {
@@ -41,4 +60,20 @@ fn read_task() -> Result<Task, TaskError> {
         .read_to_end(&mut message)
         .map_err(|e| other(format!("the task could not be read: {e}")))?;
     serde_json::from_slice(&message).map_err(|e| other(format!("the task is not one: {e}")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_lowered_and_never_raised() {
+        let before = getrlimit(Resource::Core);
+        lower(Resource::Core, u64::MAX).unwrap();
+        assert_eq!(getrlimit(Resource::Core).current, before.current.or(Some(u64::MAX)));
+        lower(Resource::Core, 0).unwrap();
+        lower(Resource::Core, 1000).unwrap();
+        assert_eq!((getrlimit(Resource::Core).current, getrlimit(Resource::Core).maximum), (Some(0), Some(0)));
+    }
 }

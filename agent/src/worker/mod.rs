@@ -11,5 +11,5 @@ mod protocol;
 mod spawn;
 mod tasks;
 
-pub use protocol::{Answer, LiveCopyReport, MintedLink, ProbeSpec, RehearseSpec, Task, TaskError, TaskErrorKind};
+pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, MintedLink, ProbeSpec, RehearseSpec, Task, TaskError, TaskErrorKind};
 pub use spawn::{WorkerError, run};

@@ -4,7 +4,9 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
 
 use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError};
 use crate::domain::Account;
@@ -44,12 +46,17 @@ pub enum WorkerError {
 /// Runs `task` as `account` in a child process and returns its answer.
 ///
 /// The child has the account's uid and gid and no supplementary groups (std drops them when a uid is set as root), an
-/// empty environment but for `HOME`, `PATH`, `USER` and `LANG`, and `/` as working directory. It is killed when
-/// `deadline` passes or when the returned future is dropped. Must run as root, or as the account itself.
+/// empty environment but for `HOME`, `PATH`, `USER`, `LOGNAME`, `SHELL` and `LANG`, and `/` as working directory. It leads a
+/// process group of its own, and the whole group is killed when it has answered, when `deadline` passes and when the
+/// returned future is dropped: a user's t3 that hangs does not outlive the question. Must run as root, or as the account
+/// itself, and on a thread that outlives the child (the child dies with the thread that started it, prctl(2)).
 pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
-    let user = account.user.to_string();
-    let failed = |source| WorkerError::Io { user: user.clone(), source };
-    let mut command = tokio::process::Command::new("/proc/self/exe");
+    converse(account, command(account), task, deadline).await
+}
+
+/// The worker, as the account.
+fn command(account: &Account) -> Command {
+    let mut command = Command::new("/proc/self/exe");
     command
         .arg("worker")
         .env_clear()
@@ -59,19 +66,28 @@ pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<A
         .env("SHELL", &account.shell)
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("LANG", "C.UTF-8")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true);
+        .current_dir("/");
     if rustix::process::geteuid().is_root() {
         command.uid(account.uid).gid(account.gid);
     }
+    command
+}
+
+/// Asks `command` one question.
+async fn converse(account: &Account, mut command: Command, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
+    let user = account.user.to_string();
+    let failed = |source| WorkerError::Io { user: user.clone(), source };
+    let message = serde_json::to_vec(task).map_err(|e| failed(e.into()))?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
+    let mut group = Group::of(&child);
     let conversation = async {
-        let message = serde_json::to_vec(task).map_err(|e| failed(e.into()))?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(&message).await.map_err(failed)?;
+            match stdin.write_all(&message).await {
+                // It has answered or died without reading; what it said tells more than the broken pipe.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                other => other.map_err(failed)?,
+            }
         }
         let mut answer = Vec::new();
         if let Some(stdout) = child.stdout.take() {
@@ -80,18 +96,125 @@ pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<A
         if answer.len() > MAX_MESSAGE {
             return Err(WorkerError::Nonsense { user: user.clone(), what: "longer than allowed".to_owned() });
         }
+        // The end of its output is the child's own end: its status is settled, and what it started has had its time.
+        group.kill();
         let status = child.wait().await.map_err(failed)?;
         serde_json::from_slice(&answer)
             .map_err(|error| WorkerError::Nonsense { user: user.clone(), what: format!("{status}: {error}") })
     };
-    match tokio::time::timeout(deadline, conversation).await {
+    let result = tokio::time::timeout(deadline, conversation).await;
+    group.kill();
+    // Waiting keeps no zombie and proves that the child does not run on.
+    child.wait().await.ok();
+    match result {
         Ok(Ok(Answer::Failed(error))) => Err(error.into()),
         Ok(result) => result,
-        Err(_) => {
-            // kill_on_drop sends SIGKILL; waiting here keeps no zombie and proves that nothing of it runs on.
-            child.start_kill().ok();
-            child.wait().await.ok();
-            Err(WorkerError::Deadline { user, seconds: deadline.as_secs() })
+        Err(_) => Err(WorkerError::Deadline { user, seconds: deadline.as_secs() }),
+    }
+}
+
+/// The child's process group. Killed when dropped; the group's name stays taken for as long as the child is not waited for.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    /// Ends everything in it; gone already is fine.
+    fn kill(&mut self) {
+        if let Some(group) = self.0.take() {
+            kill_process_group(group, Signal::KILL).ok();
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::path::Path;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn account() -> Account {
+        Account {
+            user: "alice".parse().unwrap(),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            home: "/".into(),
+            shell: "/bin/sh".into(),
+        }
+    }
+
+    /// A worker whose side is played by a shell script.
+    fn ask(script: &str, deadline: Duration) -> Result<Answer, WorkerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        let task = Task::Look { userdata: "/".into() };
+        runtime.block_on(converse(&account(), command, &task, deadline))
+    }
+
+    fn is_gone(pid_file: &Path) -> bool {
+        let pid = std::fs::read_to_string(pid_file).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    }
+
+    #[test]
+    fn an_answer_comes_back_and_the_task_was_read() {
+        let script = r#"grep -q '"task":"look"' && echo '{"answer":"done"}'"#;
+        assert!(matches!(ask(script, Duration::from_secs(5)), Ok(Answer::Done)));
+    }
+
+    #[test]
+    fn an_answer_given_without_reading_the_task_counts() {
+        let script = r#"exec <&-; echo '{"answer":"failed","kind":"locked","message":"m"}'"#;
+        assert!(matches!(ask(script, Duration::from_secs(5)), Err(WorkerError::Task(error)) if error.message == "m"));
+    }
+
+    #[test]
+    fn nonsense_and_floods_are_no_answer() {
+        for script in ["echo '{}'", "exit 3", "kill -9 $$", "exec yes"] {
+            let error = ask(script, Duration::from_secs(20)).unwrap_err();
+            assert!(matches!(error, WorkerError::Nonsense { .. }), "{script}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_worker_started_dies_with_its_answer_and_with_its_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let start = format!("sleep 63 >/dev/null & echo $! > {}", pid.display());
+        assert!(ask(&format!("{start}; echo '{{\"answer\":\"done\"}}'"), Duration::from_secs(5)).is_ok());
+        assert!(is_gone(&pid));
+        let begun = Instant::now();
+        let late = ask(&format!("{start}; wait"), Duration::from_millis(200));
+        assert!(matches!(late, Err(WorkerError::Deadline { .. })) && begun.elapsed() < Duration::from_secs(5));
+        assert!(is_gone(&pid));
+    }
+
+    #[test]
+    fn what_a_worker_started_dies_when_nobody_waits_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &format!("sleep 64 & echo $! > {}; wait", pid.display())]);
+            let (account, task) = (account(), Task::Look { userdata: "/".into() });
+            let waiting = converse(&account, command, &task, Duration::from_secs(60));
+            tokio::time::timeout(Duration::from_millis(300), waiting).await.unwrap_err();
+            // The group has its signal; the kernel may take a moment.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        });
+        assert!(is_gone(&pid));
     }
 }

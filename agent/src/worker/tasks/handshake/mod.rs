@@ -9,7 +9,7 @@ mod exchange;
 mod http;
 mod mint;
 #[cfg(test)]
-mod peer_for_tests;
+pub(super) mod peer_for_tests;
 mod revoke;
 mod start;
 #[cfg(test)]
@@ -96,6 +96,11 @@ impl<'a> Handshake<'a> {
         let (step, since) = self.under_way.take().unwrap_or((ProbeStep::Environment, self.begun));
         self.report.steps.push(StepRecord { step, outcome, ms: ms_since(since) });
         self.report.ms = ms_since(self.begun);
+    }
+
+    /// Where its CLI runs.
+    pub fn surroundings(&self) -> &'a Surroundings {
+        self.surroundings
     }
 
     /// Whether the handshake has got a session that nobody has revoked yet.

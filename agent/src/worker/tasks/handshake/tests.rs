@@ -184,9 +184,7 @@ fn the_cookie_goes_by_the_name_the_server_reports() {
 #[test]
 fn another_version_and_another_identity_fail_before_anything_is_minted() {
     let server = server(|_| None);
-    for (version, identity, step) in
-        [("0.0.24", "env-1", ProbeStep::Version), ("0.0.25", "env-2", ProbeStep::Identity)]
-    {
+    for (version, identity, step) in [("0.0.24", "env-1", ProbeStep::Version), ("0.0.25", "env-2", ProbeStep::Identity)] {
         let mut user = User::of(&server);
         user.spec.expect_version = version.parse().unwrap();
         user.spec.expect_environment_id = Some(identity.to_owned());
@@ -250,7 +248,8 @@ fn a_server_that_answers_everything_with_its_web_page_fails() {
 
 #[test]
 fn evil_servers_neither_hang_the_probe_nor_pass_it() {
-    for play in [Play::Silence, Play::Endless("HTTP/1.1 200 OK\r\n\r\n", "{"), Play::Endless("", "x"), Play::Raw("HTTP/1.1 200")] {
+    for play in [Play::Silence, Play::Endless("HTTP/1.1 200 OK\r\n\r\n", "{"), Play::Endless("", "x"), Play::Raw("HTTP/1.1 200")]
+    {
         let server = serve(move |_| play.clone());
         let begun = Instant::now();
         assert_eq!(problem(&User::of(&server).probe()).0, ProbeStep::Environment);

@@ -1,10 +1,71 @@
-//! Running the candidate on the copy, inside the sandbox.
+//! Running the candidate on the copy, inside the sandbox: start, probe, stop, inspect.
 
+mod candidate;
+mod inspect;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use inspect::{Marks, Seen};
+
+use super::handshake::{self, Handshake};
+use super::marks;
+use super::program::Surroundings;
 use crate::domain::RehearsalReport;
-use crate::worker::protocol::{RehearseSpec, TaskError};
+use crate::worker::protocol::{ProbeSpec, RehearseSpec, TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Rehearse`].
 pub fn rehearse(spec: &RehearseSpec) -> Result<RehearsalReport, TaskError> {
-    let _ = spec;
-    unimplemented!()
+    rehearse_with(spec, &marks::marks)
+}
+
+fn rehearse_with(spec: &RehearseSpec, marks: Marks<'_>) -> Result<RehearsalReport, TaskError> {
+    let begun = Instant::now();
+    let userdata = spec.probe.base_dir.join("userdata");
+    let before = Seen::of(&userdata, marks)?;
+    let probe = inside(spec, &userdata);
+    let surroundings = Surroundings { home: spec.home.clone(), ..Surroundings::of_worker() };
+    let mut handshake = Handshake::new(&probe, &surroundings);
+    let runtime = handshake::runtime().map_err(|error| TaskError {
+        kind: TaskErrorKind::Other,
+        message: format!("the sandbox could not start a rehearsal: {error}"),
+    })?;
+    let output_tail = runtime.block_on(candidate::run(&probe, spec.port, &mut handshake));
+    drop(runtime);
+    let own_sessions = u64::from(handshake.left_a_session());
+    let probe = handshake.report;
+    let intact = inspect::is_intact(&userdata, before.has_database)?;
+    // A database that is not one any more has lost everything.
+    let after = if intact { Seen::of(&userdata, marks)? } else { Seen::default() };
+    Ok(RehearsalReport {
+        level_before: before.level,
+        level_after: after.level,
+        start_ms: probe.steps.first().map_or(0, |first| first.ms),
+        total_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        sessions_lost: before.sessions.saturating_sub(after.sessions.saturating_sub(own_sessions)),
+        work_lost: after.marks.gained(&before.marks),
+        intact,
+        output_tail,
+        probe,
+    })
+}
+
+/// The probe as it is run inside: on the sandbox's own loopback, without the site's proxy, and expecting the identity that
+/// the copy has.
+fn inside(spec: &RehearseSpec, userdata: &Path) -> ProbeSpec {
+    let identity = || {
+        let mut id = String::new();
+        std::fs::File::open(userdata.join("environment-id")).ok()?.take(256).read_to_string(&mut id).ok()?;
+        Some(id.trim().to_owned()).filter(|id| handshake::is_environment_id(id))
+    };
+    ProbeSpec {
+        address: format!("127.0.0.1:{}", spec.port),
+        dispatch: None,
+        expect_environment_id: spec.probe.expect_environment_id.clone().or_else(identity),
+        ..spec.probe.clone()
+    }
 }

@@ -1,0 +1,84 @@
+//! The candidate's server: started, probed, stopped.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Child;
+
+use super::output::Output;
+use crate::domain::StepOutcome;
+use crate::worker::protocol::ProbeSpec;
+use crate::worker::tasks::handshake::Handshake;
+use crate::worker::tasks::trouble::{self, excuse, failed, inconclusive};
+
+/// Between SIGTERM and SIGKILL; t3 needs 50 to 190 ms (T3-CONTRACT section 7).
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// After the candidate has ended, how long its last words are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Lines that the reason for an early end repeats.
+const REPEATED: usize = 6;
+
+/// Runs the candidate that `probe` names on `port`, and `handshake` against it. When it has ended, so has everything it
+/// started in its process group. Returns its last lines.
+pub async fn run(probe: &ProbeSpec, port: u16, handshake: &mut Handshake<'_>) -> Vec<String> {
+    let mut command = handshake.surroundings().command(&probe.cli);
+    command.args(["serve", "--host", "0.0.0.0", "--port", &port.to_string(), "--base-dir"]).arg(&probe.base_dir);
+    command.arg("--no-browser").process_group(0);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            handshake.abandon(not_started(&error));
+            return Vec::new();
+        }
+    };
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut output = Output::of(&mut child);
+    let early = tokio::select! {
+        biased;
+        status = child.wait() => Some(status),
+        () = handshake.run() => None,
+    };
+    if let Some(status) = early {
+        output.settle(LAST_WORDS).await;
+        handshake.abandon(excuse(ended(status, &output.tail(REPEATED)), &probe.base_dir));
+    } else if !stop(&mut child, group).await {
+        output.note(format!("(t3pin: still running {} s after SIGTERM, killed)", STOP_DEADLINE.as_secs()));
+    }
+    // What it may have left behind; gone already is fine.
+    group.map(|group| kill_process_group(group, Signal::KILL));
+    output.settle(LAST_WORDS).await;
+    output.tail(usize::MAX)
+}
+
+/// Asks the candidate to end, then makes it. False when it had to be killed.
+async fn stop(child: &mut Child, group: Option<Pid>) -> bool {
+    group.map(|group| kill_process_group(group, Signal::TERM));
+    if tokio::time::timeout(STOP_DEADLINE, child.wait()).await.is_ok() {
+        return true;
+    }
+    group.map(|group| kill_process_group(group, Signal::KILL));
+    child.kill().await.ok();
+    false
+}
+
+fn not_started(error: &io::Error) -> StepOutcome {
+    let reason = format!("the candidate could not be started: {error}");
+    if trouble::is_environment(error) { inconclusive(reason) } else { failed(reason) }
+}
+
+/// The candidate's end before the probe's. Killed for memory, or short of disk, says nothing about the version.
+fn ended(status: io::Result<ExitStatus>, said: &[String]) -> StepOutcome {
+    use std::os::unix::process::ExitStatusExt;
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return inconclusive(format!("the candidate could not be watched: {error}")),
+    };
+    let said = said.join(" | ");
+    let reason = format!("the candidate ended by itself ({status}): {said}");
+    let killed = status.signal() == Some(Signal::KILL.as_raw());
+    if killed || trouble::sign_in(&said).is_some() { inconclusive(reason) } else { failed(reason) }
+}
