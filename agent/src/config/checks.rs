@@ -10,7 +10,7 @@ pub(super) fn registry(text: &str) -> Option<String> {
 
 /// An http(s) address without a password: settings are printed, npm's credentials belong into its own npmrc.
 pub(super) fn web_address(text: &str) -> Option<String> {
-    let example = "must be an address such as \"https://registry.npmjs.org/\"";
+    let example = "must be an address such as \"https://npm.example.org/\"";
     let Ok(url) = Url::parse(text) else { return Some(format!("is not an address; it {example}")) };
     if !matches!(url.scheme(), "http" | "https") {
         return Some(format!("{example}: http or https"));

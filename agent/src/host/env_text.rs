@@ -1,8 +1,8 @@
 //! The text of an `EnvironmentFile=` (systemd.exec(5)): which assignments it holds and where, and changing one of them.
 //!
 //! Rules kept to: one assignment a line; blanks around key and unquoted value do not count; lines that begin with `#` or `;`
-//! and lines without `=` are ignored; values may be quoted with `'` or `"`; a backslash escapes the next character outside
-//! of `'...'` and continues the line at its end; the last assignment of a key wins.
+//! and lines without `=` are ignored; values may begin with parts quoted by `'` or `"`; a backslash escapes the next character
+//! outside of `'...'` and continues the line at its end; the last assignment of a key wins. A carriage return ends a line too.
 
 use std::ops::Range;
 
@@ -17,18 +17,21 @@ pub(super) struct Assignment {
     pub place: Range<usize>,
 }
 
+const NEWLINES: [char; 2] = ['\n', '\r'];
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// All assignments, in the order of the text.
 pub(super) fn assignments(text: &str) -> Vec<Assignment> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < text.len() {
-        let start = at + text[at..].len() - text[at..].trim_start().len();
+        let start = at + text[at..].len() - text[at..].trim_start_matches(BLANKS).len();
         let rest = &text[start..];
         if rest.starts_with(['#', ';']) {
             at = start + comment_length(rest);
             continue;
         }
-        let line = rest.find('\n').unwrap_or(rest.len());
+        let line = rest.find(NEWLINES).unwrap_or(rest.len());
         let Some(equals) = rest[..line].find('=') else {
             at = start + line + 1;
             continue;
@@ -36,7 +39,7 @@ pub(super) fn assignments(text: &str) -> Vec<Assignment> {
         let (value, length) = value(&rest[equals + 1..]);
         let place = start..start + equals + 1 + length;
         at = place.end + 1;
-        let key = rest[..equals].trim_end();
+        let key = rest[..equals].trim_end_matches(BLANKS);
         if is_name(key) {
             found.push(Assignment { key: key.to_owned(), value, place });
         }
@@ -78,12 +81,13 @@ fn is_name(key: &str) -> bool {
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A comment goes on over a newline that is escaped.
+/// Up to systemd 253 a comment goes on over a newline that is escaped; later versions end it there. What follows such a
+/// comment is left out here: better no port than one that the server does not have.
 fn comment_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
         match c {
-            '\n' if !escaped => return at,
+            '\n' | '\r' if !escaped => return at,
             '\\' => escaped = !escaped,
             _ => escaped = false,
         }
@@ -91,40 +95,62 @@ fn comment_length(text: &str) -> usize {
     text.len()
 }
 
+/// Where in a value the reader stands.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    /// Before anything, or after a closing quote: blanks do not count, and a quote opens.
+    Outside,
+    /// In a plain word, up to the end of the line: quotes are characters like others.
+    Word,
+    /// In `'...'`.
+    Single,
+    /// In `"..."`.
+    Double,
+}
+
 /// The value at the beginning of `text`, and how many bytes of the text it takes.
 fn value(text: &str) -> (String, usize) {
     let mut value = String::new();
-    // Blanks at the end count only where they were quoted or escaped.
+    // Blanks at the end of a word count only where they were escaped.
     let mut solid = 0;
-    let mut quote = None;
+    let mut state = At::Outside;
     let mut characters = text.char_indices();
     while let Some((at, c)) = characters.next() {
-        match (quote, c) {
-            (None, '\n') => {
+        match (state, c) {
+            (At::Outside | At::Word, '\n' | '\r') => {
                 value.truncate(solid);
                 return (value, at);
             }
-            (None, '\'' | '"') => quote = Some(c),
-            (Some(open), _) if c == open => quote = None,
-            (None | Some('"'), '\\') => match characters.next() {
-                Some((_, '\n')) => {}
-                Some((_, next)) => {
-                    // Within "..." only these are escapes (systemd.exec(5)); before others the backslash stays.
-                    if quote.is_some() && !matches!(next, '"' | '\\' | '`' | '$') {
+            (At::Outside, ' ' | '\t') => {}
+            (At::Outside, '\'') => state = At::Single,
+            (At::Outside, '"') => state = At::Double,
+            (At::Single, '\'') | (At::Double, '"') => state = At::Outside,
+            (At::Outside | At::Word, '\\') => {
+                state = At::Word;
+                value.extend(characters.next().map(|(_, next)| next).filter(|next| !matches!(next, '\n' | '\r')));
+                solid = value.len();
+            }
+            (At::Double, '\\') => {
+                if let Some((_, next)) = characters.next().filter(|(_, next)| *next != '\n') {
+                    // Only these are escapes here; before others the backslash stays.
+                    if !matches!(next, '"' | '\\' | '`' | '$') {
                         value.push('\\');
                     }
                     value.push(next);
+                    solid = value.len();
                 }
-                None => {}
-            },
-            (None, ' ' | '\t' | '\r') if solid == 0 && value.is_empty() => continue,
-            (None, ' ' | '\t' | '\r') => {
-                value.push(c);
-                continue;
             }
-            _ => value.push(c),
+            (At::Word, ' ' | '\t') => value.push(c),
+            (At::Outside | At::Word, _) => {
+                state = At::Word;
+                value.push(c);
+                solid = value.len();
+            }
+            (At::Single | At::Double, _) => {
+                value.push(c);
+                solid = value.len();
+            }
         }
-        solid = value.len();
     }
     value.truncate(solid);
     (value, text.len())
@@ -148,6 +174,11 @@ mod tests {
             ("T3_PORT='a b\\'\n", "a b\\"),
             ("T3_PORT=\"a \\\"b\\\" \\n \"\n", "a \"b\" \\n "),
             ("T3_PORT=37\\\n73\n", "3773"),
+            ("T3_PORT='37' \"7\"3 \n", "3773"),
+            ("T3_PORT=37\"73\"\n", "37\"73\""),
+            ("T3_PORT=a\\ \\  \n", "a  "),
+            ("T3_PORT=1\rT3_PORT=2\r", "2"),
+            ("T3_PORT=\\\n  37\n", "  37"),
             ("T3_PORT=a b  c # no comment\n", "a b  c # no comment"),
             ("T3_PORT=\n", ""),
             ("T3_PORT=1\nT3_PORT=2\n", "2"),
