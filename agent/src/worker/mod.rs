@@ -7,6 +7,7 @@
 //! other users.
 
 pub mod child;
+pub mod files;
 mod protocol;
 mod spawn;
 mod tasks;

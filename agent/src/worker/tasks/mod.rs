@@ -3,6 +3,7 @@
 use super::protocol::{Answer, Task, TaskError};
 
 mod copy_live;
+mod database;
 mod discard;
 mod handshake;
 mod look;
@@ -10,6 +11,7 @@ mod marks;
 mod rehearse;
 mod seed;
 mod switch_in;
+mod work_copy;
 
 /// Does `task` and says what came of it.
 pub fn perform(task: Task) -> Result<Answer, TaskError> {
