@@ -10,7 +10,7 @@ pub mod child;
 pub mod files;
 mod protocol;
 mod spawn;
-mod tasks;
+pub(crate) mod tasks;
 
 pub use protocol::{Answer, LiveCopyReport, MintedLink, ProbeSpec, RehearseSpec, Task, TaskError, TaskErrorKind};
 pub use spawn::{WorkerError, run};

@@ -51,6 +51,12 @@ pub fn copy_file(from: &Dir, name: &str, owner: u32, to: &Dir, until: Deadline) 
     Ok((StateEntry { path: name.to_owned(), kind: EntryKind::File, mode: seen.mode, bytes, blake3 }, cloned))
 }
 
+/// Hashes `owner`'s regular file `name`; returns its size too.
+pub fn hash_file(dir: &Dir, name: &str, owner: u32, until: Deadline) -> Result<(u64, String), FileError> {
+    let (mut file, _) = dir.file(name, owner)?;
+    pump(&mut file, None, until).map_err(dir.failed("reading", name))
+}
+
 /// Hashes `source` to its end, and writes it to `target` on the way.
 fn pump(source: &mut File, mut target: Option<&mut File>, until: Deadline) -> io::Result<(u64, String)> {
     let mut hasher = blake3::Hasher::new();

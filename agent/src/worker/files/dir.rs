@@ -51,6 +51,13 @@ impl Dir {
         }
     }
 
+    /// The directory that holds the entry at `path` (`/` between components) below this one, and the entry's name in it.
+    pub fn holder<'p>(&self, path: &'p str) -> Result<(Self, &'p str), FileError> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let holder = self.beneath(Path::new(parent))?;
+        Ok((holder.ok_or_else(|| FileError::bad(self.path.join(path), "is not there"))?, name))
+    }
+
     fn at(opened: Result<OwnedFd, Errno>, path: PathBuf) -> Result<Self, FileError> {
         match opened {
             Ok(fd) => Ok(Self { fd, path }),
@@ -146,9 +153,7 @@ impl Dir {
     pub fn create(&self, name: &str) -> Result<File, FileError> {
         effect::begin().map_err(self.failed("making", name))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
-            .map(File::from)
-            .map_err(self.failed("making", name))
+        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).map(File::from).map_err(self.failed("making", name))
     }
 
     /// Makes the directory `name`, mode 0700, if it is not there, and opens it.
@@ -166,9 +171,8 @@ impl Dir {
     /// Moves `name` to `to` under the name `as_name`, which must not be there yet (rename(2), `RENAME_NOREPLACE`).
     pub fn move_to(&self, name: &str, to: &Dir, as_name: &str) -> Result<(), FileError> {
         effect::begin().map_err(self.failed("moving", name))?;
-        rustix::fs::renameat_with(&self.fd, name, &to.fd, as_name, RenameFlags::NOREPLACE).map_err(during(|| {
-            format!("moving {} to {}", self.path.join(name).display(), to.path.join(as_name).display())
-        }))
+        rustix::fs::renameat_with(&self.fd, name, &to.fd, as_name, RenameFlags::NOREPLACE)
+            .map_err(during(|| format!("moving {} to {}", self.path.join(name).display(), to.path.join(as_name).display())))
     }
 
     /// Exchanges two names in here atomically.

@@ -11,10 +11,10 @@ pub mod effect;
 mod seen;
 mod tree;
 
-pub use copy::{Deadline, copy_file};
+pub use copy::{Deadline, copy_file, hash_file};
 pub use dir::Dir;
 pub use seen::Seen;
-pub use tree::{copy_entries, dress, measure, remove_tree, sync_tree};
+pub use tree::{Survey, copy_entries, dress, measure, remove_tree, survey, sync_tree};
 
 use std::io;
 use std::path::PathBuf;

@@ -66,7 +66,7 @@ impl From<Stat> for Seen {
             what,
             uid: stat.st_uid,
             mode: stat.st_mode & 0o777,
-            nlink: u64::from(stat.st_nlink),
+            nlink: stat.st_nlink,
             bytes: if kind == Some(EntryKind::File) { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
             allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             dev: stat.st_dev,

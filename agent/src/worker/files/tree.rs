@@ -83,9 +83,9 @@ pub fn measure(from: &Dir, names: &[&str], owner: u32) -> Result<u64, FileError>
             EntryKind::Directory if depth >= MAX_DEPTH => Err(FileError::bad(path, "is nested too deeply")),
             EntryKind::Directory => {
                 let dir = from.dir(name)?;
-                dir.names(MAX_ENTRIES)?.iter().try_fold(0u64, |sum, child| {
-                    Ok(sum.saturating_add(walk(&dir, child, owner, left, depth + 1)?))
-                })
+                dir.names(MAX_ENTRIES)?
+                    .iter()
+                    .try_fold(0u64, |sum, child| Ok(sum.saturating_add(walk(&dir, child, owner, left, depth + 1)?)))
             }
         }
     }
@@ -93,13 +93,44 @@ pub fn measure(from: &Dir, names: &[&str], owner: u32) -> Result<u64, FileError>
     names.iter().try_fold(0u64, |sum, name| Ok(sum.saturating_add(walk(from, name, owner, &mut left, 0)?)))
 }
 
+/// How much lies somewhere, and when it last changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The latest change of content, nanoseconds since the Unix epoch; far in the future when it could not be told.
+    pub newest_ns: i128,
+}
+
+/// Surveys `name` and everything below it, whatever it is, opening directories only. Never fails: what cannot be looked at
+/// counts as changed.
+pub fn survey(dir: &Dir, name: impl AsRef<OsStr>) -> Survey {
+    fn walk(dir: &Dir, name: &OsStr, left: &mut usize, depth: usize, sum: &mut Survey) -> Option<()> {
+        let seen = dir.stat(name).ok()??;
+        *left = left.checked_sub(1)?;
+        sum.bytes = sum.bytes.saturating_add(seen.bytes);
+        sum.newest_ns = sum.newest_ns.max(seen.mtime_ns);
+        if seen.kind == Some(EntryKind::Directory) {
+            let inside = if depth < MAX_DEPTH { dir.dir(name).ok()? } else { return None };
+            for child in inside.some_names(*left + 1).ok()? {
+                walk(&inside, &child, left, depth + 1, sum)?;
+            }
+        }
+        Some(())
+    }
+    let mut sum = Survey::default();
+    let mut left = 100 * MAX_ENTRIES;
+    if walk(dir, name.as_ref(), &mut left, 0, &mut sum).is_none() {
+        sum.newest_ns = i128::MAX;
+    }
+    sum
+}
+
 /// Gives the copied `entries` below `dir` the modes they had, and the owner `owner` when given (uid, gid).
 pub fn dress(dir: &Dir, entries: &[StateEntry], owner: Option<(u32, u32)>) -> Result<(), FileError> {
     // Children before parents: a directory without write permission can be dressed last only.
     for entry in entries.iter().rev() {
-        let (parent, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-        let holder = if parent.is_empty() { None } else { dir.beneath(parent.as_ref())? };
-        let holder = holder.as_ref().unwrap_or(dir);
+        let (holder, name) = dir.holder(&entry.path)?;
         effect::begin().map_err(holder.failed("changing", name))?;
         if let Some((uid, gid)) = owner {
             let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));

@@ -78,3 +78,59 @@ fn now_ms() -> UnixMs {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::worker::tasks::stage::{UID, as_user};
+
+    #[test]
+    fn a_copy_beside_a_busy_writer_is_consistent_and_has_all_committed_work() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(UID), Some(UID)).unwrap();
+        let (userdata, copy) = (dir.path().join("userdata"), dir.path().join("home/.t3/userdata"));
+        let path = userdata.join("state.sqlite");
+        let open = as_user(|| {
+            std::fs::create_dir(&userdata).unwrap();
+            std::fs::write(userdata.join("environment-id"), b"id").unwrap();
+            let db = Connection::open(&path).unwrap();
+            db.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE one(x); CREATE TABLE two(x);").unwrap();
+            db
+        });
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut written = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    open.execute_batch("BEGIN; INSERT INTO one VALUES (1); INSERT INTO two VALUES (1); COMMIT").unwrap();
+                    written += 1;
+                }
+                (open, written)
+            });
+            for _ in 0..10 {
+                let report = as_user(|| copy_live(&userdata, &copy)).unwrap();
+                assert!(report.bytes > 0 && report.taken_ms > 0);
+                let db = Connection::open(copy.join("state.sqlite")).unwrap();
+                let rows = "SELECT (SELECT count(*) FROM one), (SELECT count(*) FROM two)";
+                let (one, two): (i64, i64) = db.query_row(rows, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+                assert_eq!(one, two, "half a transaction was copied");
+            }
+            stop.store(true, Ordering::Relaxed);
+            let (_open, written) = writer.join().unwrap();
+            as_user(|| copy_live(&userdata, &copy)).unwrap();
+            let db = Connection::open(copy.join("state.sqlite")).unwrap();
+            assert_eq!(db.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap(), written);
+        });
+        assert_eq!(std::fs::read(copy.join("environment-id")).unwrap(), b"id");
+    }
+
+    #[test]
+    fn without_a_database_there_is_nothing_to_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = copy_live(&dir.path().join("userdata"), &dir.path().join("copy")).unwrap();
+        assert_eq!((report.bytes, report.migration_level, report.sessions), (0, None, 0));
+    }
+}

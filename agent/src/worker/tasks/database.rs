@@ -40,14 +40,17 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens a copy of ours, for recovery and checks.
+    /// Opens a copy of ours, for recovery and checks. Nothing is synced: whoever needs the copy to last syncs it afterwards.
     pub fn open_copy(path: &Path, time: Duration) -> Result<Self, TaskError> {
-        Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, time)
+        let database = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, time)?;
+        database.pragma("synchronous", "OFF")?;
+        Ok(database)
     }
 
     fn open(path: &Path, access: OpenFlags, time: Duration) -> Result<Self, TaskError> {
         // SQLITE_OPEN_NOFOLLOW refuses links anywhere in the path; those above the directory are none of our business.
-        let resolved = path.parent().and_then(|dir| dir.canonicalize().ok()).zip(path.file_name()).map(|(dir, name)| dir.join(name));
+        let resolved =
+            path.parent().and_then(|dir| dir.canonicalize().ok()).zip(path.file_name()).map(|(dir, name)| dir.join(name));
         let resolved = resolved.as_deref().unwrap_or(path);
         let flags = access | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let failed = |error| task_error(&format!("opening {}", path.display()), &error);
@@ -126,8 +129,10 @@ impl Database {
         let alive = "SELECT count(*) FROM auth_sessions WHERE revoked_at IS NULL AND (expires_at IS NULL OR \
              CASE typeof(expires_at) WHEN 'text' THEN expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') \
              ELSE expires_at > CAST(strftime('%s', 'now') AS INTEGER) * 1000 END)";
-        let count: i64 =
-            self.connection.query_row(alive, [], |row| row.get(0)).map_err(|error| task_error("counting the sessions", &error))?;
+        let count: i64 = self
+            .connection
+            .query_row(alive, [], |row| row.get(0))
+            .map_err(|error| task_error("counting the sessions", &error))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
@@ -149,9 +154,7 @@ impl Database {
             let count = format!("SELECT count(*) FROM \"{quoted}\"");
             // A table WITHOUT ROWID has no such column: its rows are counted.
             let mark = match self.connection.query_row(&highest, [], |row| row.get::<_, i64>(0)) {
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
-                    self.connection.query_row(&count, [], |row| row.get(0))
-                }
+                Err(rusqlite::Error::SqlInputError { .. }) => self.connection.query_row(&count, [], |row| row.get(0)),
                 other => other,
             };
             marks.tables.insert(name, mark.map_err(failed)?);

@@ -10,6 +10,8 @@ mod look;
 mod marks;
 mod rehearse;
 mod seed;
+#[cfg(test)]
+pub(crate) mod stage;
 mod switch_in;
 mod work_copy;
 

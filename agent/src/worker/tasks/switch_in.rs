@@ -49,3 +49,37 @@ fn refuse_stale(userdata: &Dir) -> Result<(), FileError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::worker::tasks::stage::{UID, as_user};
+
+    #[test]
+    fn nothing_is_replaced_and_no_stale_wal_is_left_beside_the_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(UID), Some(UID)).unwrap();
+        as_user(|| {
+            let (seed, userdata) = (dir.path().join("seed"), dir.path().join("userdata"));
+            fs::create_dir(&seed).unwrap();
+            fs::create_dir(&userdata).unwrap();
+            fs::write(seed.join("state.sqlite"), b"copy").unwrap();
+            fs::write(seed.join("settings.json"), b"copy").unwrap();
+            fs::write(userdata.join("state.sqlite-wal"), b"stale").unwrap();
+            assert!(switch_in(&seed, &userdata).is_err());
+            fs::remove_file(userdata.join("state.sqlite-wal")).unwrap();
+            fs::write(userdata.join("state.sqlite"), b"in the way").unwrap();
+            assert!(switch_in(&seed, &userdata).is_err());
+            assert_eq!(fs::read(userdata.join("state.sqlite")).unwrap(), b"in the way");
+            fs::remove_file(userdata.join("state.sqlite")).unwrap();
+            switch_in(&seed, &userdata).unwrap();
+            fs::write(userdata.join("state.sqlite-wal"), b"of the new version").unwrap();
+            switch_in(&seed, &userdata).unwrap();
+            assert_eq!(fs::read(userdata.join("state.sqlite")).unwrap(), b"copy");
+            assert!(switch_in(&dir.path().join("no seed"), &userdata).is_err());
+        });
+    }
+}

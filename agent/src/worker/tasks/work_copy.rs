@@ -75,7 +75,8 @@ pub fn finish_database(dir: &Dir) -> Result<Holdings, TaskError> {
     database.close()?;
     for sidecar in SIDECARS {
         if dir.stat(sidecar)?.is_some() {
-            let message = format!("{} is still there after the copy of the database was closed", dir.path().join(sidecar).display());
+            let message =
+                format!("{} is still there after the copy of the database was closed", dir.path().join(sidecar).display());
             return Err(TaskError { kind: TaskErrorKind::Corrupt, message });
         }
     }
