@@ -133,11 +133,6 @@ impl Custody {
         self.dir.path()
     }
 
-    /// Its directory.
-    pub fn dir(&self) -> &Dir {
-        &self.dir
-    }
-
     /// The manifest; `None` when there is none yet.
     pub fn read(&self) -> Result<Option<Manifest>, StateError> {
         let Some(content) = self.dir.read(MANIFEST, own_uid(), 4 << 20)? else { return Ok(None) };

@@ -31,9 +31,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
-use crate::worker::files::{Deadline, Dir, FileError};
+use crate::worker::files::{Deadline, FileError};
 use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
-use vault_dirs::{own_uid, private_dir};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);

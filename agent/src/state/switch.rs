@@ -10,10 +10,13 @@ pub fn refuse_unsecured(vault: &Vault, place: &Place, bump: BumpId) -> Result<Ma
     let Some((custody, manifest)) = Custody::find(vault, place, bump)? else {
         return Err(unsecured(format!("nothing of it is in custody for {bump}; the copy must not be put beside the original")));
     };
+    if manifest.phase != Phase::Taken {
+        return Err(unsecured(format!("{bump} was undone or settled; its copy must not be put in place any more")));
+    }
     let original = custody.original_if_there()?;
     for taken in &manifest.taken {
         let kept = original.as_ref().map(|dir| dir.stat(&taken.name)).transpose()?.flatten();
-        if manifest.phase != Phase::Taken || kept.is_none_or(|seen| seen.ino != taken.ino) {
+        if kept.is_none_or(|seen| seen.ino != taken.ino) {
             return Err(unsecured(format!("its original {} is not in custody for {bump}", taken.name)));
         }
     }
