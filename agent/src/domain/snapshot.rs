@@ -9,9 +9,19 @@ use super::{BumpId, UnixMs, UserName, Version};
 /// The entries of `userdata/` that move together (T3-CONTRACT section 7, "backup"): the database with its sidecars, the
 /// signing keys, the client's identity of the server and the settings that newer versions extend. Never `worktrees/`,
 /// `logs/`, `caches/`. `state.sqlite-shm` is listed so that a stale one is never left beside a restored database; it is
-/// rebuilt by SQLite and need not be copied.
-pub const STATE_ENTRIES: [&str; 7] =
-    ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "secrets", "environment-id", "settings.json", "keybindings.json"];
+/// rebuilt by SQLite and need not be copied. `state.sqlite-journal` is there only while, or after, something used the
+/// database outside of WAL mode: left beside another database it would be played back into that one
+/// (SQLite, "Atomic Commit", hot journals).
+pub const STATE_ENTRIES: [&str; 8] = [
+    "state.sqlite",
+    "state.sqlite-wal",
+    "state.sqlite-shm",
+    "state.sqlite-journal",
+    "secrets",
+    "environment-id",
+    "settings.json",
+    "keybindings.json",
+];
 
 /// A verified, root-owned copy of a user's state, kept for later rollbacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

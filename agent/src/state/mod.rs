@@ -7,14 +7,39 @@
 //! Where things lie for bump `b000042` of alice:
 //! `~alice/.t3/.t3pin/b000042/` work copies (hers); `<fs>/.t3pin/alice/b000042/{original,salvage}/` and `manifest.json`
 //! custody (root's, 0700); `/var/lib/t3pin/snapshots/alice/b000042/` archive (root's).
+//! `/var/lib/t3pin/custody/alice/b000042` notes where that custody is: no original is moved before this is on disk.
 //! `/var/lib/t3pin/holds/alice` exists while the data is in our hands: the unit has
 //! `ConditionPathExists=!/var/lib/t3pin/holds/%i`, so that nothing can start a server on half a state, not even a reboot.
+
+mod archive;
+mod custody;
+mod hold;
+mod holders;
+mod preflight;
+mod reach;
+mod restore;
+mod retain;
+mod secure;
+mod snapshot;
+mod switch;
+#[cfg(test)]
+mod tests;
+mod unarchive;
+mod vault_dirs;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
-use crate::worker::{LiveCopyReport, WorkerError};
+use crate::worker::files::{Deadline, FileError};
+use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
+
+/// Removing work copies takes no longer than this, however many files a candidate left in them.
+const DISCARD: Duration = Duration::from_secs(120);
+/// A few renames and syncs.
+const SWITCH: Duration = Duration::from_secs(60);
+/// Re-reading or copying a snapshot of some GB from a slow disk.
+const REREAD: Duration = Duration::from_secs(1800);
 
 /// The root-owned side of users' data, below `/var/lib/t3pin`.
 #[derive(Debug, Clone)]
@@ -81,19 +106,32 @@ pub struct Preflight {
     pub custody: PathBuf,
 }
 
+impl From<FileError> for StateError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Bad { path, why } => Self::BadPath { path, why },
+            FileError::Io { context, source } => Self::Io { context, source },
+        }
+    }
+}
+
 impl Vault {
-    /// The vault below `root` (`/var/lib/t3pin`); makes `snapshots/` and `holds/` if missing.
+    /// The vault below `root` (`/var/lib/t3pin`); makes `snapshots/`, `custody/` and `holds/` if missing.
     pub fn open(root: &Path) -> std::io::Result<Self> {
-        let _ = root;
-        unimplemented!()
+        use std::os::unix::fs::DirBuilderExt;
+        for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755)] {
+            std::fs::DirBuilder::new().recursive(true).mode(mode).create(root.join(name))?;
+        }
+        std::fs::File::open(root)?.sync_all()?;
+        Ok(Self { root: root.to_owned() })
     }
 
     /// Before anything: the paths are what they must be (no links, regular files owned by the user, `nlink` 1), custody can
     /// be made on the same file system, there is room for work copies and salvage there and for the snapshot here.
     /// Changes nothing. No data yet (fresh user) is fine.
     pub async fn preflight(&self, place: &Place) -> Result<Preflight, StateError> {
-        let _ = place;
-        unimplemented!()
+        let (vault, place) = (self.clone(), place.clone());
+        blocking(move || preflight::preflight(&vault, &place)).await
     }
 
     /// The live copy for the rehearsal; returns the home directory to bind into the sandbox, in which `.t3/userdata/` is
@@ -104,36 +142,42 @@ impl Vault {
         bump: BumpId,
         deadline: Duration,
     ) -> Result<(PathBuf, LiveCopyReport), StateError> {
-        let _ = (place, bump, deadline);
-        unimplemented!()
+        let home = work_dir(place, bump).join("home");
+        let task = Task::CopyLive { userdata: place.userdata(), dest: home.join(".t3/userdata") };
+        match worker::run(&place.account, &task, deadline).await? {
+            Answer::LiveCopy(report) => Ok((home, report)),
+            _ => Err(nonsense(place)),
+        }
     }
 
     /// Removes the bump's work copies (as the user). Missing is fine.
     pub async fn discard_work(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
-        let _ = (place, bump);
-        unimplemented!()
+        match worker::run(&place.account, &Task::Discard { path: work_dir(place, bump) }, DISCARD).await? {
+            Answer::Done => Ok(()),
+            _ => Err(nonsense(place)),
+        }
     }
 
     /// Marks the user's data as in our hands (synced). See the module's text.
     pub fn hold(&self, user: &UserName, bump: BumpId) -> Result<(), StateError> {
-        let _ = (user, bump);
-        unimplemented!()
+        self.put_hold(user, bump)
     }
 
     /// Lets go again (synced). Missing is fine.
     pub fn release(&self, user: &UserName) -> Result<(), StateError> {
-        let _ = user;
-        unimplemented!()
+        self.lift_hold(user)
     }
 
     /// Users whose data is held, with the bump that holds it.
     pub fn held(&self) -> Result<Vec<(UserName, BumpId)>, StateError> {
-        unimplemented!()
+        self.list_holds()
     }
 
     /// With the server stopped: nobody has the database open (else [`StateError::Held`]); the copy for the new version,
     /// made and checked as the user; the originals into custody by rename, synced; a root-owned snapshot from custody,
     /// verified against the hashes. Repeating it after a crash finishes it.
+    ///
+    /// When it fails after originals were moved, it moves them back itself; when even that fails, [`Vault::restore`] does.
     pub async fn secure(
         &self,
         place: &Place,
@@ -142,46 +186,105 @@ impl Vault {
         now_ms: UnixMs,
         deadline: Duration,
     ) -> Result<(SeedReport, Snapshot), StateError> {
-        let _ = (place, bump, version, now_ms, deadline);
-        unimplemented!()
+        let until = Deadline::after(deadline);
+        let (vault, whose) = (self.clone(), place.clone());
+        // The lock goes into every part of the work and stays until the last of them ends, even when this future is dropped.
+        let (lock, done) = blocking(move || {
+            let lock = vault.lock(&whose.account.user)?;
+            let done = secure::resume(&vault, &whose, bump, until)?;
+            if done.is_none() {
+                secure::refuse_held(&whose)?;
+            }
+            Ok((lock, done))
+        })
+        .await?;
+        if let Some(done) = done {
+            return Ok(done);
+        }
+        let task = Task::Seed { userdata: place.userdata(), dest: work_dir(place, bump).join("seed") };
+        let Answer::Seed(seed) = worker::run(&place.account, &task, until.left()).await? else { return Err(nonsense(place)) };
+        let (vault, whose, version) = (self.clone(), place.clone(), version.clone());
+        blocking(move || {
+            let _lock = lock;
+            secure::begin(&vault, &whose, bump, &version, now_ms, seed, until)
+        })
+        .await
     }
 
-    /// The seeded copy into place. Repeating it is fine.
+    /// The seeded copy into place. Repeating it is fine. Refuses while an original is not in custody, and says so when
+    /// afterwards something of the copy is missing.
     pub async fn switch_in(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
-        let _ = (place, bump);
-        unimplemented!()
+        let (vault, whose) = (self.clone(), place.clone());
+        let lock = blocking(move || {
+            let lock = vault.lock(&whose.account.user)?;
+            switch::refuse_unsecured(&vault, &whose, bump)?;
+            Ok(lock)
+        })
+        .await?;
+        let task = Task::SwitchIn { seed: work_dir(place, bump).join("seed"), userdata: place.userdata() };
+        let Answer::Done = worker::run(&place.account, &task, SWITCH).await? else { return Err(nonsense(place)) };
+        let (vault, whose) = (self.clone(), place.clone());
+        blocking(move || {
+            let _lock = lock;
+            switch::check_switched(&vault, &whose, bump)
+        })
+        .await
     }
 
     /// The original back by rename; what lies in its place goes to salvage when `keep_salvage`, else (the new version never
-    /// ran) it is removed. From any half-way point of [`Vault::secure`] and [`Vault::switch_in`]; repeating it is fine; without
-    /// custody it does nothing. Returns what was set aside.
+    /// ran) it is removed, unless it was written to after all. From any half-way point of [`Vault::secure`] and
+    /// [`Vault::switch_in`]; repeating it is fine; without custody it does nothing. Returns what was set aside.
     pub async fn restore(&self, place: &Place, bump: BumpId, keep_salvage: bool) -> Result<Option<Salvage>, StateError> {
-        let _ = (place, bump, keep_salvage);
-        unimplemented!()
+        let (vault, place) = (self.clone(), place.clone());
+        blocking(move || {
+            let _lock = vault.lock(&place.account.user)?;
+            restore::restore(&vault, &place, bump, keep_salvage)
+        })
+        .await
     }
 
     /// Makes custody's `original/` from the archived snapshot (owned by the user again, hashes checked), so that
-    /// [`Vault::restore`] can bring it back after the bump was settled. Custody that is still there is left alone.
+    /// [`Vault::restore`] of the bump that the snapshot is named after can bring it back after that bump was settled. Custody
+    /// that still has the originals is left alone. Takes as long as reading the snapshot: not for an async task's thread.
     pub fn unarchive(&self, place: &Place, snapshot: &Snapshot) -> Result<(), StateError> {
-        let _ = (place, snapshot);
-        unimplemented!()
+        let _lock = self.lock(&place.account.user)?;
+        unarchive::unarchive(self, place, snapshot, Deadline::after(REREAD))
     }
 
     /// The bump is settled: re-reads the snapshot, and only when it is whole removes custody's original. Salvage stays.
+    /// A bump that was restored is left as it is. Takes as long as reading the snapshot.
     pub fn archive(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
-        let _ = (place, bump);
-        unimplemented!()
+        let _lock = self.lock(&place.account.user)?;
+        archive::archive(self, place, bump, Deadline::after(REREAD))
     }
 
     /// All snapshots of a user, oldest first; unreadable ones are skipped and logged.
     pub fn snapshots(&self, user: &UserName) -> Result<Vec<Snapshot>, StateError> {
-        let _ = user;
-        unimplemented!()
+        retain::list(self, user)
     }
 
-    /// Removes all but the newest `keep` (at least one) snapshots, after verifying that the newest is whole.
+    /// Removes all but the newest `keep` (at least one) snapshots, after verifying that the newest is whole. What custody
+    /// still counts on stays. Returns what was removed.
     pub fn retain(&self, user: &UserName, keep: usize) -> Result<Vec<Snapshot>, StateError> {
-        let _ = (user, keep);
-        unimplemented!()
+        let _lock = self.lock(user)?;
+        retain::retain(self, user, keep, Deadline::after(REREAD))
+    }
+}
+
+/// The bump's work copies, the user's own.
+fn work_dir(place: &Place, bump: BumpId) -> PathBuf {
+    place.base_dir.join(".t3pin").join(bump.to_string())
+}
+
+fn nonsense(place: &Place) -> StateError {
+    let user = place.account.user.to_string();
+    WorkerError::Nonsense { user, what: "the answer to another question".to_owned() }.into()
+}
+
+/// Runs what waits for disks on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, StateError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StateError::Io { context: "working on a user's data".to_owned(), source: error.into() }),
     }
 }

@@ -7,9 +7,10 @@
 //! other users.
 
 pub mod child;
+pub mod files;
 mod protocol;
 mod spawn;
-mod tasks;
+pub(crate) mod tasks;
 
 pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, MintedLink, ProbeSpec, RehearseSpec, Task, TaskError, TaskErrorKind};
 pub use spawn::{WorkerError, run};

@@ -3,6 +3,7 @@
 use super::protocol::{Answer, Task, TaskError};
 
 mod copy_live;
+mod database;
 mod discard;
 mod handshake;
 mod look;
@@ -11,8 +12,11 @@ mod program;
 mod redact;
 mod rehearse;
 mod seed;
+#[cfg(test)]
+pub(crate) mod stage;
 mod switch_in;
 mod trouble;
+mod work_copy;
 
 /// Does `task` and says what came of it.
 pub fn perform(task: Task) -> Result<Answer, TaskError> {

@@ -1,0 +1,94 @@
+//! Copying one file, with its hash.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::{Dir, FileError};
+use crate::domain::{EntryKind, StateEntry};
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+/// A file whose apparent size exceeds what is allocated by more than this is called sparse.
+const SPARSE: u64 = 64 << 20;
+
+/// Until when a copy may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// No limit of its own: somebody else ends the process.
+    pub const NONE: Self = Self(None);
+
+    /// From now.
+    pub fn after(time: Duration) -> Self {
+        Self(Instant::now().checked_add(time))
+    }
+
+    /// What is left of it; a long time when there is no limit.
+    pub fn left(self) -> Duration {
+        self.0.map_or(Duration::from_secs(24 * 3600), |end| end.saturating_duration_since(Instant::now()))
+    }
+
+    fn check(self) -> io::Result<()> {
+        if self.left().is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+}
+
+/// Copies `owner`'s regular file `name` from `from` into `to` (mode 0600, not synced): by FICLONE where the file system
+/// can (ioctl_ficlone(2)), else by reading and writing. Returns what was read (mode as found) and whether it was a clone.
+pub fn copy_file(from: &Dir, name: &str, owner: u32, to: &Dir, until: Deadline) -> Result<(StateEntry, bool), FileError> {
+    let (mut source, seen) = from.file(name, owner)?;
+    refuse_hollow(from, name, &seen, to)?;
+    let mut target = to.create(name)?;
+    let cloned = seen.bytes > 0 && rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+    let (bytes, blake3) = if cloned {
+        pump(&mut target, None, until).map_err(to.failed("reading", name))?
+    } else {
+        pump(&mut source, Some(&mut target), until).map_err(to.failed("copying", name))?
+    };
+    Ok((StateEntry { path: name.to_owned(), kind: EntryKind::File, mode: seen.mode, bytes, blake3 }, cloned))
+}
+
+/// Hashes `owner`'s regular file `name`; returns its size too.
+pub fn hash_file(dir: &Dir, name: &str, owner: u32, until: Deadline) -> Result<(u64, String), FileError> {
+    let (mut file, _) = dir.file(name, owner)?;
+    pump(&mut file, None, until).map_err(dir.failed("reading", name))
+}
+
+/// Hashes `source` to its end, and writes it to `target` on the way.
+fn pump(source: &mut File, mut target: Option<&mut File>, until: Deadline) -> io::Result<(u64, String)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        until.check()?;
+        let n = match source.read(&mut chunk) {
+            Ok(0) => return Ok((bytes, hasher.finalize().to_hex().to_string())),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let read = chunk.get(..n).unwrap_or_default();
+        hasher.update(read);
+        if let Some(target) = target.as_deref_mut() {
+            target.write_all(read)?;
+        }
+        bytes += n as u64;
+    }
+}
+
+/// Refuses a file that claims to be far bigger than it is and than there is room: a copy would fill the disk with zeros.
+fn refuse_hollow(from: &Dir, name: &str, seen: &super::Seen, to: &Dir) -> Result<(), FileError> {
+    if seen.bytes <= seen.allocated.saturating_add(SPARSE) {
+        return Ok(());
+    }
+    let room = rustix::fs::fstatvfs(to.as_fd()).map_err(to.failed("looking for room in", "."))?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    if seen.bytes > free {
+        let why = format!("claims {} bytes, of which only {} are on disk, and {free} are free", seen.bytes, seen.allocated);
+        return Err(FileError::bad(from.path().join(name), why));
+    }
+    Ok(())
+}
