@@ -3,8 +3,6 @@
 //! One binary, three roles: the agent (`t3pin agent`), the command line (every other verb), and the unprivileged worker
 //! (`t3pin worker`, started by the agent only). See DESIGN section 4 for the house.
 
-#![allow(dead_code, unused_imports, clippy::unimplemented)]
-
 mod activity;
 mod agent;
 mod api;

@@ -59,7 +59,7 @@ impl Agent {
 
 fn say(bump: &Bump, what: &str) {
     tracing::warn!(
-        t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to, t3pin_phase = ?bump.phase,
+        T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to, T3PIN_PHASE = ?bump.phase,
         "{}: {what}", bump.instance.user()
     );
 }
@@ -69,11 +69,11 @@ fn tell(bump: &Bump, progress: Progress<'_>) {
     let line = format!("{}: {}", bump.instance.user(), words(bump));
     if bump.phase == Phase::Stuck {
         tracing::error!(
-            t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to, t3pin_phase = ?bump.phase, "{line}"
+            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to, T3PIN_PHASE = ?bump.phase, "{line}"
         );
     } else {
         tracing::info!(
-            t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to, t3pin_phase = ?bump.phase, "{line}"
+            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to, T3PIN_PHASE = ?bump.phase, "{line}"
         );
     }
     progress(line);

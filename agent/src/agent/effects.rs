@@ -33,7 +33,7 @@ impl Agent {
             Action::Switch => self.switch(bump).await,
             Action::Start { version } => self.start(bump, version).await,
             Action::Verify { version } => self.verify(bump, version).await,
-            Action::Archive => self.archive(bump),
+            Action::Archive => self.archive(bump).await,
             Action::Stop => self.stop(bump).await,
             Action::Restore { keep_salvage, unarchive } => self.restore(bump, *keep_salvage, *unarchive).await,
             Action::Tidy => self.tidy(bump).await,
@@ -64,7 +64,7 @@ impl Agent {
             match self.systemd.freeze(unit).await {
                 Ok(()) => frozen = true,
                 Err(error) => tracing::warn!(
-                    t3pin_user = %bump.instance.user(),
+                    T3PIN_USER = %bump.instance.user(),
                     "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
                 ),
             }
@@ -126,11 +126,15 @@ impl Agent {
         Ok(Event::Probed { report, answered_ms, marks })
     }
 
-    fn archive(&self, bump: &Bump) -> Result<Event, Fault> {
-        self.vault.archive(&bump.instance.place, bump.id).map_err(data)?;
-        let gone = self.vault.retain(bump.instance.user(), self.settings().keep_snapshots).map_err(data)?;
+    async fn archive(&self, bump: &Bump) -> Result<Event, Fault> {
+        let (vault, place, id, keep) = (self.vault.clone(), bump.instance.place.clone(), bump.id, self.settings().keep_snapshots);
+        let gone = blocking(move || {
+            vault.archive(&place, id)?;
+            vault.retain(&place.account.user, keep)
+        })
+        .await?;
         for snapshot in gone {
-            tracing::info!(t3pin_user = %snapshot.user, "snapshot {} of {} removed by retention", snapshot.id, snapshot.version);
+            tracing::info!(T3PIN_USER = %snapshot.user, "snapshot {} of {} removed by retention", snapshot.id, snapshot.version);
         }
         Ok(Event::Archived)
     }
@@ -145,7 +149,8 @@ impl Agent {
     async fn restore(&self, bump: &Bump, keep_salvage: bool, unarchive: bool) -> Result<Event, Fault> {
         let place = &bump.instance.place;
         if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
-            self.vault.unarchive(place, snapshot).map_err(data)?;
+            let (vault, place, snapshot) = (self.vault.clone(), place.clone(), snapshot.clone());
+            blocking(move || vault.unarchive(&place, &snapshot)).await?;
         }
         let salvage = self.vault.restore(place, bump.id, keep_salvage).await.map_err(data)?;
         self.store.bind(bump.instance.user(), &bump.from).map_err(|e| io(&format!("the binding to {}", bump.from), &e))?;
@@ -203,10 +208,18 @@ impl Agent {
         match crate::worker::run(&place.account, &Task::Marks { userdata: place.userdata() }, LOOK).await {
             Ok(Answer::Marks { marks, .. }) => Some(marks),
             other => {
-                tracing::warn!(t3pin_user = %bump.instance.user(), "how much work the data holds could not be told: {other:?}");
+                tracing::warn!(T3PIN_USER = %bump.instance.user(), "how much work the data holds could not be told: {other:?}");
                 None
             }
         }
+    }
+}
+
+/// Reads and writes of a user's whole data take their time: not on the threads that answer the socket.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(data),
+        Err(error) => Err(Fault { reason: format!("the work on the data was broken off: {error}"), blame: Blame::Environment }),
     }
 }
 

@@ -81,7 +81,7 @@ impl Agent {
                 Next::Plan { user, from, to, reason } => match instances::of(&self.env, &user) {
                     Ok(instance) => drop(self.plan_bump(instance, &from, &to, reason)?),
                     // The survey has just read the same files; whatever changed since is seen at the next round.
-                    Err(error) => tracing::warn!(t3pin_user = %user, "{error}"),
+                    Err(error) => tracing::warn!(T3PIN_USER = %user, "{error}"),
                 },
                 Next::GoAhead(id) => {
                     if let Some(bump) = self.journal.bump(id)? {
@@ -91,7 +91,7 @@ impl Agent {
                 Next::PutOff(id, reason) => {
                     if let Some(bump) = self.journal.bump(id)? {
                         tracing::info!(
-                            t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to,
+                            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to,
                             "{} is put off: {reason}", bump.instance.user()
                         );
                         say(format!("{}: put off: {reason}", bump.instance.user()));
@@ -116,11 +116,11 @@ impl Agent {
         let progress = |line: &str| say(format!("t3 {version}: {line}"));
         match self.store.install(&self.systemd, version, integrity, &settings, &progress).await {
             Ok(installed) => {
-                tracing::info!(t3pin_version = %version, "t3 {version} is installed ({} MB)", installed.bytes / 1_000_000);
+                tracing::info!(T3PIN_VERSION = %version, "t3 {version} is installed ({} MB)", installed.bytes / 1_000_000);
                 say(format!("t3 {version} is installed"));
             }
             Err(error) => {
-                tracing::error!(t3pin_version = %version, "{error}");
+                tracing::error!(T3PIN_VERSION = %version, "{error}");
                 say(error.to_string());
                 self.board.set_uninstallable(version, error.to_string());
             }

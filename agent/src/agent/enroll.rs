@@ -20,11 +20,11 @@ impl Agent {
     pub async fn enroll(&self, request: &EnrollRequest, run: &Run) {
         match self.enroll_user(request, run).await {
             Ok(message) => {
-                tracing::info!(t3pin_user = %request.user, "{message}");
+                tracing::info!(T3PIN_USER = %request.user, "{message}");
                 run.end(RunOutcome::Done, message);
             }
             Err(refusal) => {
-                tracing::warn!(t3pin_user = %request.user, "{} was not enrolled: {refusal}", request.user);
+                tracing::warn!(T3PIN_USER = %request.user, "{} was not enrolled: {refusal}", request.user);
                 run.end(RunOutcome::Refused, refusal);
             }
         }

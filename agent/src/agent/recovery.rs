@@ -16,7 +16,7 @@ impl Agent {
                 for bump in open {
                     if bump.is_under_way() {
                         tracing::warn!(
-                            t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to, t3pin_phase = ?bump.phase,
+                            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to, T3PIN_PHASE = ?bump.phase,
                             "{} was under way ({} -> {}, {:?}) when the last agent ended; recovering",
                             bump.instance.user(), bump.from, bump.to, bump.phase
                         );
@@ -41,13 +41,13 @@ impl Agent {
         for (user, id) in held {
             match self.journal.open_bump(&user) {
                 Ok(None) => {
-                    tracing::warn!(t3pin_user = %user, t3pin_bump = %id, "{user} was still held for {id}, which is over; letting go");
+                    tracing::warn!(T3PIN_USER = %user, T3PIN_BUMP = %id, "{user} was still held for {id}, which is over; letting go");
                     if let Err(error) = self.vault.release(&user) {
-                        tracing::error!(t3pin_user = %user, "{error}");
+                        tracing::error!(T3PIN_USER = %user, "{error}");
                     }
                 }
                 Ok(Some(_)) => {}
-                Err(error) => tracing::error!(t3pin_user = %user, "{error}"),
+                Err(error) => tracing::error!(T3PIN_USER = %user, "{error}"),
             }
         }
     }

@@ -103,6 +103,23 @@ impl WorkMarks {
             .map(|(table, mark)| mark.saturating_sub(*self.tables.get(table).unwrap_or(&0)).max(0).unsigned_abs())
             .sum()
     }
+
+    /// How many rows of work are gone in `later`, counted in the tables that lost more than half of theirs.
+    ///
+    /// Not every lost row is lost work: a server tidies up when it starts (sessions of a process that is gone, T3-CONTRACT
+    /// section 4: "rows of a killed server can be stale"), so tables of sessions and of the runtime do not count, and neither
+    /// does a table that lost a few. A migration that wipes leaves much less than half.
+    pub fn lost(&self, later: &WorkMarks) -> u64 {
+        let of_a_process = |table: &str| table.ends_with("_sessions") || table.ends_with("_runtime");
+        self.tables
+            .iter()
+            .filter(|(table, _)| !of_a_process(table))
+            .filter_map(|(table, before)| {
+                let after = later.tables.get(table).copied().unwrap_or(0).max(0);
+                (after < *before / 2 || (after == 0 && *before > 0)).then(|| before.abs_diff(after))
+            })
+            .sum()
+    }
 }
 
 /// What the new version wrote before it was rolled back, set aside.
@@ -117,6 +134,16 @@ pub struct Salvage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wiped_table_is_lost_work_and_a_tidied_one_is_not() {
+        let marks = |pairs: &[(&str, i64)]| WorkMarks { tables: pairs.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect() };
+        let before = marks(&[("events", 10), ("threads", 3), ("thread_sessions", 4), ("provider_session_runtime", 2)]);
+        let tidied = marks(&[("events", 9), ("threads", 3)]);
+        assert_eq!(before.lost(&tidied), 0);
+        assert_eq!(before.lost(&marks(&[("events", 10)])), 3);
+        assert_eq!(before.lost(&marks(&[])), 13);
+    }
 
     #[test]
     fn gained_counts_only_growth() {

@@ -279,8 +279,8 @@ fn decide(mut bump: Bump, now_ms: UnixMs, event: Event) -> Bump {
         // The way forward.
         (Phase::Planned, Event::GoAhead) => bump.phase = Phase::Rehearsed,
         (Phase::Rehearsed, Event::Rehearsed { report, control }) => {
-            let verdict = judge::rehearsal(&report, control.as_ref());
-            bump.rehearsal = Some(report);
+            let verdict = judge::rehearsal(&report, control.as_deref());
+            bump.rehearsal = Some(*report);
             match verdict {
                 Verdict::Healthy => bump.phase = Phase::Ready,
                 Verdict::Unhealthy { reason } => {

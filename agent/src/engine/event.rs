@@ -37,9 +37,9 @@ pub enum Event {
     /// See `Action::Rehearse`.
     Rehearsed {
         /// The new version on the copy.
-        report: RehearsalReport,
+        report: Box<RehearsalReport>,
         /// The old version on a copy, run only when the new one did not pass.
-        control: Option<RehearsalReport>,
+        control: Option<Box<RehearsalReport>>,
     },
     /// See `Action::TakeBaseline`.
     BaselineTaken {

@@ -17,10 +17,10 @@ impl Agent {
         let rehearsed = self.rehearse_both(bump).await;
         // The copies are the user's own and only take room; that they cannot be removed changes nothing about the version.
         if let Err(error) = self.vault.discard_work(&bump.instance.place, bump.id).await {
-            tracing::warn!(t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, "the copy could not be removed: {error}");
+            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
         }
         let (report, control) = rehearsed?;
-        Ok(Event::Rehearsed { report, control })
+        Ok(Event::Rehearsed { report: Box::new(report), control: control.map(Box::new) })
     }
 
     async fn rehearse_both(&self, bump: &Bump) -> Result<(RehearsalReport, Option<RehearsalReport>), Fault> {
@@ -30,7 +30,7 @@ impl Agent {
             return Ok((report, None));
         }
         tracing::info!(
-            t3pin_user = %bump.instance.user(), t3pin_bump = %bump.id, t3pin_version = %bump.to,
+            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to,
             "{} did not pass its rehearsal; rehearsing {} on the same data to compare", bump.to, bump.from
         );
         let control = self.rehearse_one(bump, &bump.from).await?;

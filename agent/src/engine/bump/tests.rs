@@ -53,7 +53,7 @@ fn snapshot() -> Snapshot {
 /// What a healthy host answers to each action.
 fn good(action: &Action) -> Event {
     match action {
-        Action::Rehearse => Event::Rehearsed { report: rehearsal(StepOutcome::Passed), control: None },
+        Action::Rehearse => Event::Rehearsed { report: Box::new(rehearsal(StepOutcome::Passed)), control: None },
         Action::TakeBaseline => Event::BaselineTaken { report: probe(StepOutcome::Passed) },
         Action::Quiesce { .. } => Event::Quiesced { stopped_ms: 10 },
         Action::Secure => Event::Secured { snapshot: snapshot() },
@@ -95,7 +95,7 @@ fn a_good_bump_goes_through_every_phase_and_settles_after_its_soak() {
 #[test]
 fn a_failed_rehearsal_condemns_the_version_and_touches_nobody() {
     let bump = step(sample(BumpId(1), "alice"), 1, Event::GoAhead).0;
-    let event = Event::Rehearsed { report: rehearsal(failed()), control: Some(rehearsal(StepOutcome::Passed)) };
+    let event = Event::Rehearsed { report: Box::new(rehearsal(failed())), control: Some(Box::new(rehearsal(StepOutcome::Passed))) };
     let closed = run_well(step(bump, 2, event).0);
     assert_eq!(closed.phase, Phase::Closed(Outcome::Refused));
     assert_eq!(closed.fault.map(|f| f.blame), Some(Blame::Version));
@@ -104,7 +104,7 @@ fn a_failed_rehearsal_condemns_the_version_and_touches_nobody() {
 #[test]
 fn a_rehearsal_that_the_old_version_fails_too_does_not_condemn() {
     let bump = step(sample(BumpId(1), "alice"), 1, Event::GoAhead).0;
-    let event = Event::Rehearsed { report: rehearsal(failed()), control: Some(rehearsal(failed())) };
+    let event = Event::Rehearsed { report: Box::new(rehearsal(failed())), control: Some(Box::new(rehearsal(failed()))) };
     let closed = run_well(step(bump, 2, event).0);
     assert_eq!(closed.phase, Phase::Closed(Outcome::Cancelled));
     assert_ne!(closed.fault.map(|f| f.blame), Some(Blame::Version));
@@ -199,7 +199,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(|force| Event::RollbackAsked { force, reason: "asked".to_owned() }),
         1 => Just(Event::CalledOff { reason: "pin".to_owned() }),
         2 => outcome.clone().prop_map(|o| Event::Probed { report: probe(o), answered_ms: Some(1), marks: None }),
-        1 => outcome.prop_map(|o| Event::Rehearsed { report: rehearsal(o), control: Some(rehearsal(StepOutcome::Passed)) }),
+        1 => outcome.prop_map(|o| Event::Rehearsed { report: Box::new(rehearsal(o)), control: Some(Box::new(rehearsal(StepOutcome::Passed))) }),
         1 => (any::<bool>(), proptest::option::of(0u64..3))
             .prop_map(|(unusable, new_work)| Event::Looked(SoakLook::Bad { reason: "x".to_owned(), unusable, new_work })),
         1 => Just(Event::Looked(SoakLook::Good)),

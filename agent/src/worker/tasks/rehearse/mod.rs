@@ -47,7 +47,7 @@ fn rehearse_with(spec: &RehearseSpec, marks: Marks<'_>) -> Result<RehearsalRepor
         start_ms: probe.steps.first().map_or(0, |first| first.ms),
         total_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         sessions_lost: before.sessions.saturating_sub(after.sessions.saturating_sub(own_sessions)),
-        work_lost: after.marks.gained(&before.marks),
+        work_lost: before.marks.lost(&after.marks),
         intact,
         output_tail,
         probe,
