@@ -1,8 +1,14 @@
 //! A host in the middle of a rollout, for tests of what is served and shown.
 
+#![allow(clippy::expect_used)]
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::server::Handler;
 use super::types::{
-    AgentStatus, BumpSummary, InstanceStatus, PinStatus, PlanReport, PlanStep, QuarantineStatus, RolloutStatus, StatusReport,
-    VersionStatus,
+    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, InstanceStatus, PinStatus,
+    PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, VersionStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -146,4 +152,83 @@ pub fn versions() -> Vec<VersionStatus> {
         quarantined: None,
     };
     vec![installed("0.0.24", 403_701_760, &["bob"]), installed("0.0.25", 627_048_448, &["alice"])]
+}
+
+/// A host that answers from [`status`] and its like, in place of the agent. Ordinary callers see bob's instance only.
+#[derive(Debug, Default)]
+pub struct CannedHost {
+    /// What was asked for that changes the host, in order.
+    pub asked: Mutex<Vec<String>>,
+    /// The answers to successive looks at run 7; the last one stays.
+    pub run: Mutex<Vec<RunReport>>,
+    /// How long a freeze takes.
+    pub slow_freeze: Duration,
+}
+
+impl CannedHost {
+    /// A host whose run 7 ends with `outcome` after two looks.
+    pub fn ending(outcome: RunOutcome) -> Self {
+        let lines = |n: usize| (1..=n).map(|line| format!("line {line}")).collect();
+        let last =
+            RunReport { id: 7, done: true, progress: lines(3), outcome: Some(outcome), message: Some("The story.".to_owned()) };
+        let reports = [1, 2].map(|n| RunReport { id: 7, done: false, progress: lines(n), outcome: None, message: None });
+        Self { run: Mutex::new(reports.into_iter().chain([last]).collect()), ..Self::default() }
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.asked.lock().expect("unpoisoned").push(what.into());
+    }
+
+    fn look(&self) -> Result<RunReport, ApiError> {
+        let mut reports = self.run.lock().expect("unpoisoned");
+        let next = if reports.len() > 1 { Some(reports.remove(0)) } else { reports.first().cloned() };
+        next.ok_or_else(|| ApiError { kind: "not-found".to_owned(), error: "there is no such run".to_owned() })
+    }
+}
+
+impl Handler for CannedHost {
+    async fn status(&self, caller: Caller) -> StatusReport {
+        let mut report = status();
+        report.instances.retain(|instance| caller.privileged || instance.user.as_str() == "bob");
+        report
+    }
+    async fn plan(&self, _: Caller) -> Result<PlanReport, ApiError> {
+        Ok(plan())
+    }
+    async fn history(&self, _: Caller, of: Option<UserName>, limit: usize) -> Result<Vec<BumpSummary>, ApiError> {
+        let bumps = [bump()].into_iter().filter(|bump| of.as_ref().is_none_or(|of| *of == bump.user));
+        Ok(bumps.take(limit).collect())
+    }
+    async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {
+        Ok(versions())
+    }
+    async fn enforce(&self) -> Result<RunReport, ApiError> {
+        self.note("enforce");
+        self.look()
+    }
+    async fn rollback(&self, request: RollbackRequest) -> Result<RunReport, ApiError> {
+        self.note(format!("rollback {:?} {}", request.user.as_ref().map(UserName::as_str), request.force));
+        self.look()
+    }
+    async fn enroll(&self, request: EnrollRequest) -> Result<RunReport, ApiError> {
+        let version = request.version.map(String::from);
+        self.note(format!("enroll {} {:?} {version:?}", request.user, request.port));
+        self.look()
+    }
+    async fn run(&self, id: u64) -> Result<RunReport, ApiError> {
+        if id == 7 { self.look() } else { Err(ApiError { kind: "not-found".to_owned(), error: format!("no run {id}") }) }
+    }
+    async fn freeze(&self, request: FreezeRequest) -> Result<(), ApiError> {
+        tokio::time::sleep(self.slow_freeze).await;
+        self.note(format!("freeze {:?}", request.reason));
+        Ok(())
+    }
+    async fn thaw(&self) -> Result<(), ApiError> {
+        self.note("thaw");
+        Ok(())
+    }
+    async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {
+        self.note(format!("clear {}", request.version));
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@
 //! because `--socket` may name a socket of anybody.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};

@@ -63,3 +63,6 @@ pub trait Handler: Send + Sync + 'static {
 pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::io::Result<()> {
     connections::serve(listener, handler, Limits::default()).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! `t3pin generate man|completions DIR`: for those who package t3pin, hence hidden. Made from the same definitions as `--help`.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Subcommand};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Cli;
 use super::answer::Answer;
-use super::exit::Exit;
+use super::exit::{EXIT_CODES, Exit};
 use crate::api::client::ClientError;
 use crate::api::types::ApiError;
 
@@ -54,19 +54,26 @@ impl Generate {
 }
 
 fn man(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut command = Cli::command();
+    // Without `help` as a verb, which would be listed as a page that there is not.
+    let without_help = |command: clap::Command| command.disable_help_subcommand(true);
+    let mut command = without_help(Cli::command()).mut_subcommands(without_help);
     command.build();
     let mut files = Vec::new();
     pages(&command, dir, &mut files)?;
     Ok(files)
 }
 
+/// The page of `command`, with the exit codes as a section of its own, and those of its verbs.
 fn pages(command: &clap::Command, dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    files.push(clap_mangen::Man::new(command.clone()).generate_to(dir)?);
-    command
-        .get_subcommands()
-        .filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
-        .try_for_each(|verb| pages(verb, dir, files))
+    let page = clap_mangen::Man::new(command.clone().after_help(None::<&str>));
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let (_, codes) = EXIT_CODES.split_once('\n').unwrap_or_default();
+    write!(text, ".SH \"EXIT STATUS\"\n.nf\n{codes}\n.fi\n")?;
+    let file = dir.join(page.get_filename());
+    std::fs::write(&file, text)?;
+    files.push(file);
+    command.get_subcommands().filter(|verb| !verb.is_hide_set()).try_for_each(|verb| pages(verb, dir, files))
 }
 
 fn completions(dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::answer::Answer;
-use self::exit::{EXIT_CODES, Exit};
+use self::exit::EXIT_CODES;
 use crate::api::client::{Client, ClientError, DEFAULT_SOCKET};
 use crate::api::types::ApiError;
 

@@ -9,6 +9,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
@@ -22,12 +23,16 @@ use super::routes;
 /// How long to wait after a failed `accept` (out of file descriptors, as a rule) before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long somebody who is turned away may take to hear why, and how many may be hearing it at a time.
+const FAREWELL: Duration = Duration::from_millis(250);
+const FAREWELLS: usize = 32;
+
 /// As [`super::serve`], with `limits`.
 pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: Limits) -> io::Result<()> {
     let (gate, peers) = (Gate::new(limits), Peers::default());
     let router = routes::router(handler, limits);
-    // Dropping the set ends its connections, so nothing outlives the future.
-    let mut open = JoinSet::new();
+    // Dropping a set ends its connections, so nothing outlives the future.
+    let (mut open, mut refused) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -45,7 +50,11 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: 
                                 let _ = tokio::time::timeout(limits.life, talk).await;
                             });
                         }
-                        Err(why) => turn_away(&stream, &why),
+                        Err(why) if refused.len() < FAREWELLS => {
+                            refused.spawn(turn_away(stream, why));
+                        }
+                        // A flood: those beyond count are hung up on.
+                        Err(_) => {}
                     }
                 }
                 Err(error) => {
@@ -54,6 +63,7 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: 
                 }
             },
             Some(_) = open.join_next() => {}
+            Some(_) = refused.join_next() => {}
         }
     }
 }
@@ -76,14 +86,22 @@ async fn converse(stream: UnixStream, caller: Caller, router: Router, limits: Li
     }
 }
 
-/// Tells a caller for whom there is no room, without waiting for them: whatever does not go out at once is lost.
-fn turn_away(stream: &UnixStream, why: &str) {
-    let error = ApiError { kind: "busy".to_owned(), error: why.to_owned() };
+/// Tells a caller for whom there is no room why. Waits a moment for their request, since HTTP clients take an answer that
+/// comes before the question for a broken connection, and for them to hang up, since closing on unread bytes loses the answer.
+async fn turn_away(mut stream: UnixStream, why: String) {
+    let error = ApiError { kind: "busy".to_owned(), error: why };
     let body = serde_json::to_string(&error).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    tracing::debug!("connection refused: {why}");
-    let _ = stream.try_write(answer.as_bytes());
+    let telling = async {
+        let mut unread = [0; 4096];
+        let _question = stream.read(&mut unread).await?;
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(FAREWELL, telling).await;
 }

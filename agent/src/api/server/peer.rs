@@ -37,7 +37,7 @@ impl Peers {
         if let Some(member) = self.remembered(uid) {
             return member;
         }
-        let looking = tokio::task::spawn_blocking(move || group_has(uid));
+        let looking = tokio::task::spawn_blocking(move || is_in(uid, GROUP));
         let member = match tokio::time::timeout(PATIENCE, looking).await {
             Ok(Ok(Ok(member))) => member,
             Ok(Ok(Err(error))) => {
@@ -65,10 +65,10 @@ impl Peers {
     }
 }
 
-/// Whether the user database has `uid` in group [`GROUP`], as primary or supplementary group. A host without that group
+/// Whether the user database has `uid` in `group`, as primary or supplementary group. A group that this host does not have
 /// has no members. Blocks (getpwuid_r(3), getgrouplist(3)).
-fn group_has(uid: u32) -> nix::Result<bool> {
-    let Some(group) = Group::from_name(GROUP)? else { return Ok(false) };
+fn is_in(uid: u32, group: &str) -> nix::Result<bool> {
+    let Some(group) = Group::from_name(group)? else { return Ok(false) };
     let Some(user) = User::from_uid(Uid::from_raw(uid))? else { return Ok(false) };
     let Ok(name) = CString::new(user.name) else { return Ok(false) };
     Ok(getgrouplist(&name, user.gid)?.contains(&group.gid))
@@ -80,8 +80,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uid_nobody_has_is_no_member() {
-        assert_eq!(group_has(3_999_999_999), Ok(false));
+    fn members_are_told_from_others() {
+        assert_eq!(is_in(0, "root"), Ok(true), "a primary group counts");
+        assert_eq!(is_in(3_999_999_999, "root"), Ok(false), "a uid that nobody has");
+        assert_eq!(is_in(0, "no-such-group"), Ok(false), "a group that is not there");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -120,32 +121,32 @@ async fn instances<H: Handler>(
 async fn instance<H: Handler>(
     State(desk): State<Desk<H>>,
     Extension(caller): Extension<Caller>,
-    Path(user): Path<String>,
+    user: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Answer<InstanceStatus> {
     query(&request, [])?;
-    let user: UserName = parsed("user", &user)?;
+    let user: UserName = parsed("user", &segment(user)?)?;
     let found = desk.handler.status(caller).await.instances.into_iter().find(|instance| instance.user == user);
     found.map(Json).ok_or_else(|| Refusal::not_found(format!("there is no instance of {user} here that you may see")))
 }
 
-/// With `?wait_ms=N`, answers when the run has ended or has more than `seen` lines of progress (default: than it has now),
+/// With `?wait_ms=N`, answers when the run has ended or has another number of progress lines than `seen` (default: than now),
 /// or after N ms, whichever is first.
 async fn run<H: Handler>(
     State(desk): State<Desk<H>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Answer<RunReport> {
     allow(caller, &request, "follow runs")?;
     let [wait, seen] = query(&request, ["wait_ms", "seen"])?;
-    let id = parsed::<u64>("run", &id)?;
+    let id = parsed::<u64>("run", &segment(id)?)?;
     let wait = wait.map(|text| parsed::<u64>("wait_ms", &text)).transpose()?.unwrap_or(0);
     let seen = seen.map(|text| parsed::<usize>("seen", &text)).transpose()?;
     let until = Instant::now() + Duration::from_millis(wait).min(desk.limits.poll_time);
     let mut report = desk.handler.run(id).await?;
     let seen = seen.unwrap_or(report.progress.len());
-    while !report.done && report.progress.len() <= seen && Instant::now() < until {
+    while !report.done && report.progress.len() == seen && Instant::now() < until {
         tokio::time::sleep(POLL_PERIOD.min(until.saturating_duration_since(Instant::now()))).await;
         report = desk.handler.run(id).await?;
     }
@@ -216,6 +217,12 @@ async fn clear_quarantine<H: Handler>(
     allow(caller, &request, "clear a quarantine")?;
     let which: ClearRequest = body(request, desk.limits).await?;
     whole(async move { desk.handler.clear_quarantine(which).await.map(|()| Acknowledged { done: true }) }).await
+}
+
+/// The variable part of a path, refused in our own form when it is not text.
+fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+    path.map(|Path(text)| text)
+        .map_err(|error| Refusal::bad_request(StatusCode::BAD_REQUEST, format!("the path is not right: {error}")))
 }
 
 async fn unknown(method: Method, uri: Uri) -> Refusal {
