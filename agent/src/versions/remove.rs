@@ -15,7 +15,12 @@ const LEVELS: usize = 2 * MAX_DEPTH;
 
 /// Removes `name` below `directory`, whatever it is and however deep. Links are removed, not followed. Missing is fine.
 pub(super) fn remove(directory: &Path, name: &str) -> io::Result<()> {
-    let mut removal = Removal { top: open_directory(directory)?, moved_up: 0, pending: vec![CString::new(name)?] };
+    remove_at(open_directory(directory)?, CString::new(name)?)
+}
+
+/// The same below an open directory.
+pub(super) fn remove_at(directory: OwnedFd, name: CString) -> io::Result<()> {
+    let mut removal = Removal { top: directory, moved_up: 0, pending: vec![name] };
     while let Some(name) = removal.pending.pop() {
         let top = removal.top.try_clone()?;
         removal.entry(top.as_fd(), &name, 0)?;
