@@ -3,6 +3,7 @@
 //! Every call has a deadline; a bus that does not answer is an error, never a hang. Nothing here decides anything.
 
 mod bus;
+mod freezer;
 mod jobs;
 #[cfg(test)]
 mod machine_tests;
@@ -86,7 +87,8 @@ pub struct Sandbox {
     pub name: String,
     /// For `systemctl status` and the journal.
     pub description: String,
-    /// Absolute program and arguments.
+    /// Absolute program and arguments, all taken literally. Better without `;`, `$` and `"`: systemd 252 notes those in a way
+    /// that is wrong when a daemon-reload falls into the moment before the program starts.
     pub exec: Vec<String>,
     /// `User=`; must be an unprivileged user.
     pub user: String,

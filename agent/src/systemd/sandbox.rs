@@ -14,6 +14,8 @@ use super::{Sandbox, SandboxEnd, Systemd, SystemdError};
 type Auxiliary = Vec<(String, Vec<(String, Variant<'static>)>)>;
 /// Name, job mode, properties, auxiliary units.
 type Request<'a> = (&'a str, &'static str, Vec<Property>, Auxiliary);
+/// Exit statuses from here on are systemd's own (systemd.exec(5), "Process exit codes").
+const FIRST_SETUP_STATUS: i32 = 200;
 const COLLECT_TRIES: usize = 20;
 const COLLECT_PAUSE: Duration = Duration::from_millis(50);
 /// systemd ends a sandbox at its deadline; this much later we stop waiting for that.
@@ -53,9 +55,18 @@ impl Systemd {
         let path: OwnedObjectPath = self.manager(what, "GetUnit", &(name.as_str(),)).await?;
         let mut changes = self.watch_changes(what, &path).await?;
         match jobs.done(what, &job, START_DEADLINE).await {
+            // A program that fails at once can end before systemd has noted its start; that is its own end, read below.
             Err(SystemdError::Job { result, .. }) => {
-                let status = self.main_status(what, &path).await.unwrap_or_default();
-                return Err(SystemdError::Job { what: format!("setting up the sandbox {name} (status {status})"), result });
+                let (end, status) = (self.unit_at(what, &path).await?.result, self.main_status(what, &path).await?);
+                let own = match end.as_str() {
+                    "exit-code" => status < FIRST_SETUP_STATUS,
+                    "signal" | "core-dump" | "oom-kill" => true,
+                    _ => false,
+                };
+                if !own {
+                    let what = format!("setting up the sandbox {name} (result {end}, status {status})");
+                    return Err(SystemdError::Job { what, result });
+                }
             }
             other => other?,
         }

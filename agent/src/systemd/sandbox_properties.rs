@@ -25,12 +25,15 @@ pub(super) fn properties(sandbox: Sandbox) -> Vec<Property> {
     let environment: Vec<String> = sandbox.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let bind: Vec<(String, String, bool, u64)> =
         sandbox.bind.into_iter().map(|(from, to)| (from, to, false, RECURSIVE)).collect();
+    // systemd replaces `$NAME` in arguments (systemd.service(5), "Command lines"); ours are meant literally. `ExecStartEx` could
+    // say so, but systemd 252 writes it into the unit's file in a form that it refuses at the next daemon-reload.
+    let exec: Vec<String> = sandbox.exec.iter().map(|argument| argument.replace('$', "$$")).collect();
     let mut all = cage();
     all.extend([
         ("Description", Variant::new(sandbox.description)),
         // `exec`: the start job fails when the cage or the program cannot be set up, so that is told from the program's own end.
         ("Type", Variant::new("exec")),
-        ("ExecStart", Variant::new(vec![(program, sandbox.exec, false)])),
+        ("ExecStart", Variant::new(vec![(program, exec, false)])),
         ("User", Variant::new(sandbox.user)),
         ("Environment", Variant::new(environment)),
         ("WorkingDirectory", Variant::new(sandbox.working_directory)),

@@ -1,4 +1,4 @@
-//! What systemd knows about units, and the small calls on them: freezer, enabling, reloading.
+//! What systemd knows about units, and the small calls on them: enabling, reloading, stopping what is left over.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use super::bus::is_systemd_error;
 use super::{Systemd, SystemdError, UnitState};
 
 /// `ListUnits*`: name, description, load, active, sub state, followed, path, job id, job type, job path.
@@ -71,19 +70,6 @@ impl Systemd {
             Some(Variant::I32(status)) => *status,
             _ => 0,
         })
-    }
-
-    /// Freezes the unit's cgroup (cgroup v2 only). Returns when every process of it stands still.
-    pub async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
-        self.manager(&format!("freezing {unit}"), "FreezeUnit", &(unit,)).await
-    }
-
-    /// Thaws it. A unit that is not frozen is fine.
-    pub async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
-        match self.manager(&format!("thawing {unit}"), "ThawUnit", &(unit,)).await {
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") || is_systemd_error(&error, "UnitInactive") => Ok(()),
-            answer => answer,
-        }
     }
 
     /// Enables `unit` at boot (`EnableUnitFiles`), persistent; already enabled is fine. Like the D-Bus method, and unlike

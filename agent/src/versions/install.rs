@@ -49,7 +49,7 @@ impl Store {
             .map_err(|source| InstallError::Systemd { version: version.clone(), source })?;
         let builder = system_user(&settings.user).map_err(io("looking up npm's system user"))?;
         let name = version.to_string();
-        let made = self.make_staging(&name, builder).map_err(io("preparing the staging directory"))?;
+        let made = self.make_staging(&name, &Npm::package(settings), builder).map_err(io("preparing the staging directory"))?;
         let npm = Npm {
             systemd,
             settings,
@@ -152,17 +152,16 @@ impl Store {
     }
 
     /// `staging/V` of root with `tree` and `home` of npm's user in it.
-    fn make_staging(&self, name: &str, builder: (u32, u32)) -> io::Result<PathBuf> {
+    fn make_staging(&self, name: &str, package: &str, builder: (u32, u32)) -> io::Result<PathBuf> {
         remove(&self.staging(), name)?;
         let made = self.staging().join(name);
         std::fs::DirBuilder::new().mode(0o755).create(&made)?;
-        // npm looks for a package upwards when there is none here.
-        let package = made.join("tree/package.json");
         for directory in ["tree", "home"] {
             std::fs::DirBuilder::new().mode(0o700).create(made.join(directory))?;
         }
-        write_new(&package, b"{ \"private\": true }\n", 0o644)?;
-        for path in [package, made.join("tree"), made.join("home")] {
+        let package_file = made.join("tree/package.json");
+        write_new(&package_file, package.as_bytes(), 0o644)?;
+        for path in [package_file, made.join("tree"), made.join("home")] {
             chown(path, Some(builder.0), Some(builder.1))?;
         }
         Ok(made)

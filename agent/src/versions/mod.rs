@@ -7,6 +7,8 @@ mod bindings;
 mod engines;
 mod inspect;
 mod install;
+#[cfg(test)]
+mod machine_tests;
 mod manifest;
 mod npm;
 mod npm_output;

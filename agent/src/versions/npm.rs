@@ -2,8 +2,9 @@
 //!
 //! Nothing that a package brings along runs while the network and root's npm credentials are at hand: packages are
 //! fetched with `--ignore-scripts`, and the scripts of the allowed packages run afterwards by `npm rebuild`, which needs
-//! neither when node's headers are on the host. That also makes the list of allowed packages hold for every npm;
-//! only npm from 11.19 on knows `--allow-scripts` (T3-CONTRACT, "More facts").
+//! neither when node's headers are on the host. That also makes the list of allowed packages hold for every npm.
+//! npm 12 wants them named in `allowScripts` of package.json as well (npm-install-scripts(1)); it refuses the
+//! command line option `--allow-scripts` for installs into a directory, and older npm ignores the field.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,7 @@ struct Step {
     network: bool,
     writes: Vec<PathBuf>,
     npmrc: bool,
+    compiles: bool,
 }
 
 impl Npm<'_> {
@@ -93,19 +95,20 @@ impl Npm<'_> {
         exec.extend(["version", "dist.integrity", "dist.tarball", "engines.node"].map(String::from));
         // The agent itself tries again later; here a dead registry has to be noticed soon.
         exec.extend(["--fetch-retries=1", "--fetch-retry-mintimeout=1000"].map(String::from));
-        self.run(Step { name: "view", exec, network: true, writes: vec![self.home.clone()], npmrc: true }).await
+        self.run(Step { name: "view", exec, network: true, writes: vec![self.home.clone()], npmrc: true, compiles: false }).await
     }
 
     /// The registry that npm uses, for messages.
     pub(super) async fn registry(&self) -> Result<Ran, InstallError> {
         let exec = self.npm(&["config", "get", "registry"]);
-        self.run(Step { name: "config", exec, network: false, writes: vec![self.home.clone()], npmrc: true }).await
+        self.run(Step { name: "config", exec, network: false, writes: vec![self.home.clone()], npmrc: true, compiles: false })
+            .await
     }
 
     /// `node --version`.
     pub(super) async fn node_version(&self) -> Result<Ran, InstallError> {
         let exec = vec![display(&self.settings.node), "--version".to_owned()];
-        self.run(Step { name: "node", exec, network: false, writes: vec![], npmrc: false }).await
+        self.run(Step { name: "node", exec, network: false, writes: vec![], npmrc: false, compiles: false }).await
     }
 
     /// Fetches t3 and what it depends on into the tree. Runs none of their code.
@@ -124,18 +127,17 @@ impl Npm<'_> {
         ];
         exec.extend(options.map(String::from));
         let writes = vec![self.home.clone(), self.tree.clone()];
-        self.run(Step { name: "fetch", exec, network: true, writes, npmrc: true }).await
+        self.run(Step { name: "fetch", exec, network: true, writes, npmrc: true, compiles: false }).await
     }
 
     /// Runs the install scripts of the allowed packages; packages that t3 does not depend on are passed over.
     pub(super) async fn build(&self) -> Result<Ran, InstallError> {
         let mut exec = self.npm(&["rebuild", "--prefix", &display(&self.tree), "--foreground-scripts", "--ignore-scripts=false"]);
-        exec.push(format!("--allow-scripts={}", self.settings.allow_scripts.join(",")));
         exec.extend(self.settings.allow_scripts.iter().cloned());
         // Without headers on the host, node-gyp fetches them, by the way that npm is configured for.
         let fetch_headers = self.headers().is_none();
         let writes = vec![self.home.clone(), self.tree.clone()];
-        self.run(Step { name: "build", exec, network: fetch_headers, writes, npmrc: fetch_headers }).await
+        self.run(Step { name: "build", exec, network: fetch_headers, writes, npmrc: fetch_headers, compiles: true }).await
     }
 
     /// Loads node-pty the way t3 does. A module that was built for another node fails here and not in front of users.
@@ -143,7 +145,7 @@ impl Npm<'_> {
         let program = "require('module').createRequire(process.argv[1])('node-pty')";
         let package = display(&self.tree.join("node_modules/t3/package.json"));
         let exec = vec![display(&self.settings.node), "-e".to_owned(), program.to_owned(), package];
-        self.run(Step { name: "load", exec, network: false, writes: vec![], npmrc: false }).await
+        self.run(Step { name: "load", exec, network: false, writes: vec![], npmrc: false, compiles: false }).await
     }
 
     /// npm with what every call has in common.
@@ -169,7 +171,13 @@ impl Npm<'_> {
         prefix.join("include/node/node.h").exists().then(|| prefix.to_owned())
     }
 
-    fn environment(&self, unit: &str, npmrc: bool) -> Vec<(String, String)> {
+    /// The package that t3 is installed into. npm looks for one upwards when there is none.
+    pub(super) fn package(settings: &InstallSettings) -> String {
+        let allowed: serde_json::Map<_, _> = settings.allow_scripts.iter().map(|name| (name.clone(), true.into())).collect();
+        serde_json::json!({ "private": true, "allowScripts": allowed }).to_string()
+    }
+
+    fn environment(&self, unit: &str, step: &Step, npmrc: bool) -> Vec<(String, String)> {
         let node = self.settings.node.parent().map(display).unwrap_or_default();
         let mut environment = vec![
             ("HOME".to_owned(), display(&self.home)),
@@ -180,7 +188,7 @@ impl Npm<'_> {
             // systemd.exec(5), "Credentials": the directory of a system unit is /run/credentials/UNIT.
             environment.push(("npm_config_userconfig".to_owned(), format!("/run/credentials/{unit}/{CREDENTIAL}")));
         }
-        if let Some(headers) = self.headers() {
+        if let (true, Some(headers)) = (step.compiles, self.headers()) {
             environment.push(("npm_config_nodedir".to_owned(), display(&headers)));
         }
         for name in HANDED_ON {
@@ -202,9 +210,9 @@ impl Npm<'_> {
         let log = keep(log.into(), usize::MAX, KEEP_LAST).map_err(io)?;
         let sandbox = Sandbox {
             description: format!("t3pin: npm ({}) for t3 {}", step.name, self.version),
+            environment: self.environment(&name, &step, npmrc),
             exec: step.exec,
             user: self.settings.user.clone(),
-            environment: self.environment(&name, npmrc),
             working_directory: display(&self.home),
             private_network: !step.network,
             read_write: step.writes.iter().map(|path| display(path)).collect(),

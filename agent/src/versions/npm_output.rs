@@ -18,13 +18,17 @@ pub(super) struct Resolved {
     pub node: Option<String>,
 }
 
-/// Reads the output of `npm view t3@V --json version dist.integrity dist.tarball engines.node`: an object with dotted keys.
-/// Empty means "no such version" for npm before 7. `Err` when it is not about exactly this version.
+/// Reads the output of `npm view t3@V --json version dist.integrity dist.tarball engines.node`: an object with dotted keys,
+/// from npm 12 on in a list of one. Empty means "no such version" for npm before 7. `Err` when it is not about exactly this version.
 pub(super) fn read_view(output: &str, version: &Version) -> Result<Option<Resolved>, String> {
     if output.trim().is_empty() {
         return Ok(None);
     }
-    let found: Value = serde_json::from_str(output).map_err(|error| format!("npm view did not print JSON: {error}"))?;
+    let printed: Value = serde_json::from_str(output).map_err(|error| format!("npm view did not print JSON: {error}"))?;
+    let found = match printed.as_array().map(Vec::as_slice) {
+        Some([one]) => one,
+        _ => &printed,
+    };
     let text = |key: &str| found.get(key).and_then(Value::as_str).map(str::to_owned);
     match text("version") {
         Some(said) if said == version.to_string() => {
@@ -76,13 +80,17 @@ pub(super) fn is_network(code: &str) -> bool {
 
 /// The last lines of what npm printed, cut to size, without control characters and secrets.
 pub(super) fn last_lines(log: &str) -> String {
-    let lines: Vec<String> = log
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty() && !line.contains("A complete log of this run can be found in"))
-        .map(|line| blank(&cut(line)))
-        .collect();
+    let lines: Vec<String> =
+        log.lines().map(str::trim_end).filter(|line| !line.is_empty() && !is_noise(line)).map(|line| blank(&cut(line))).collect();
     lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
+}
+
+/// JavaScript stack frames push what matters out of the last lines; npm's own log file goes with the staging directory.
+fn is_noise(line: &str) -> bool {
+    let said = ["npm error", "npm ERR!", "gyp ERR! stack"].iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
+    said.trim_start().starts_with("at ")
+        || line.contains("A complete log of this run can be found in")
+        || line.contains("/_logs/")
 }
 
 fn cut(line: &str) -> String {
@@ -146,14 +154,24 @@ mod tests {
     #[test]
     fn the_answer_of_npm_view_is_read() {
         let output = r#"{"version":"0.0.25","dist.integrity":"sha512-abc==","dist.tarball":"http://r/t3/-/t3-0.0.25.tgz","engines.node":"^22.16"}"#;
-        let resolved = read_view(output, &version()).unwrap().unwrap();
-        assert_eq!(resolved, Resolved { integrity: Some("sha512-abc==".into()), node: Some("^22.16".into()) });
+        for output in [output.to_owned(), format!("[{output}]\n")] {
+            let resolved = read_view(&output, &version()).unwrap().unwrap();
+            assert_eq!(resolved, Resolved { integrity: Some("sha512-abc==".into()), node: Some("^22.16".into()) });
+        }
     }
 
     #[test]
     fn an_answer_about_another_version_or_about_many_is_refused() {
         assert_eq!(read_view("\n", &version()), Ok(None));
-        for output in [r#"{"version":"0.0.26"}"#, r#"[{"version":"0.0.25"}]"#, "\"0.0.25\"", "null", "<html>", "{}"] {
+        for output in [
+            r#"{"version":"0.0.26"}"#,
+            r#"[{"version":"0.0.25"},{"version":"0.0.25"}]"#,
+            "[]",
+            "\"0.0.25\"",
+            "null",
+            "<html>",
+            "{}",
+        ] {
             assert!(read_view(output, &version()).is_err(), "{output}");
         }
     }
@@ -198,6 +216,13 @@ mod tests {
         }
         let plain = "npm error 404 Not Found - GET https://registry.example/t3 - Not found";
         assert_eq!(last_lines(plain), plain);
+    }
+
+    #[test]
+    fn stack_frames_do_not_push_the_reason_out() {
+        let frames = "npm error     at ClientRequest.emit (node:events:524:28)\n".repeat(30);
+        let kept = last_lines(&format!("npm error code ECONNREFUSED\n{frames}npm error at last\nnpm error done"));
+        assert_eq!(kept, "npm error code ECONNREFUSED\nnpm error done");
     }
 
     #[test]

@@ -15,7 +15,12 @@ const LEVELS: usize = 2 * MAX_DEPTH;
 
 /// Removes `name` below `directory`, whatever it is and however deep. Links are removed, not followed. Missing is fine.
 pub(super) fn remove(directory: &Path, name: &str) -> io::Result<()> {
-    let mut removal = Removal { top: open_directory(directory)?, moved_up: 0, pending: vec![CString::new(name)?] };
+    remove_at(open_directory(directory)?, CString::new(name)?)
+}
+
+/// The same below an open directory.
+pub(super) fn remove_at(directory: OwnedFd, name: CString) -> io::Result<()> {
+    let mut removal = Removal { top: directory, moved_up: 0, pending: vec![name] };
     while let Some(name) = removal.pending.pop() {
         let top = removal.top.try_clone()?;
         removal.entry(top.as_fd(), &name, 0)?;
@@ -88,7 +93,7 @@ mod tests {
     fn no_depth_protects_a_tree_from_being_removed() {
         let root = tempfile::tempdir().unwrap();
         let mut deepest = open_directory(root.path()).unwrap();
-        for _ in 0..2000 {
+        for _ in 0..600 {
             rustix::fs::mkdirat(&deepest, "d", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
             deepest = open_directory_at(&deepest, "d").unwrap();
         }

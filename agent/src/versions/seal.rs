@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::manifest::{Content, Entry, MANIFEST, OK};
+use super::remove::remove_at;
 use super::tree::{MAX_DEPTH, kind, names, open_directory, open_directory_at};
 
 /// A real install has 12 000 to 15 000 entries (T3-CONTRACT section 9).
@@ -62,6 +63,11 @@ impl From<io::Error> for SealError {
     }
 }
 
+/// node-gyp before 10 leaves a link to the host's python in `build/node_gyp_bins`. Nothing needs it after the build.
+fn is_build_rest(path: &str) -> bool {
+    path.ends_with("/build/node_gyp_bins")
+}
+
 struct Sealer {
     root: OwnedFd,
     builder: u32,
@@ -95,6 +101,9 @@ impl Sealer {
         let path = if above.is_empty() { text.to_owned() } else { format!("{above}/{text}") };
         let io = |source: io::Error| SealError::Io { path: path.clone(), source };
         match kind(parent, name).map_err(io)? {
+            FileType::Directory if is_build_rest(&path) => {
+                parent.try_clone_to_owned().and_then(|parent| remove_at(parent, name.to_owned())).map_err(io)
+            }
             FileType::Directory => self.directory(open_directory_at(parent, name).map_err(io)?, &path),
             FileType::RegularFile => self.file(parent, name, &path),
             FileType::Symlink => self.link(parent, name, &path, above),

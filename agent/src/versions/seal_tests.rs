@@ -104,6 +104,16 @@ fn links_that_stay_inside_or_lead_nowhere_are_kept() {
 }
 
 #[test]
+fn the_link_to_python_that_old_node_gyp_leaves_is_dropped() {
+    let tree = Tree::new();
+    let rest = tree.path.join("node_modules/t3/build/node_gyp_bins");
+    fs::create_dir_all(&rest).unwrap();
+    symlink("/usr/bin/python3", rest.join("python3")).unwrap();
+    let entries = tree.seal().unwrap();
+    assert!(!rest.exists() && entries.iter().all(|entry| !entry.path.contains("node_gyp_bins")));
+}
+
+#[test]
 fn fifos_sockets_and_other_devices_are_refused_without_waiting_for_them() {
     let tree = Tree::new();
     rustix::fs::mknodat(rustix::fs::CWD, tree.path.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
