@@ -103,7 +103,7 @@ pub struct RehearseSpec {
 
 /// What a worker answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "kebab-case")]
+#[serde(tag = "answer", content = "content", rename_all = "kebab-case")]
 pub enum Answer {
     /// Done, nothing to say.
     Done,
@@ -184,4 +184,95 @@ pub enum TaskErrorKind {
     Locked,
     /// Anything else.
     Other,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::domain::{BusyReason, ProbeStep, StepOutcome, StepRecord};
+
+    fn spec() -> ProbeSpec {
+        ProbeSpec {
+            address: "127.0.0.1:3773".to_owned(),
+            cli: "/v/bin/t3".into(),
+            base_dir: "/home/a/.t3".into(),
+            expect_version: "0.0.25".parse().unwrap(),
+            expect_environment_id: None,
+            pair_endpoints: vec!["/a".to_owned()],
+            dispatch: Some(("https://h".to_owned(), "X".to_owned())),
+            request_timeout_ms: 1,
+            start_deadline_ms: 2,
+            start_ceiling_ms: 3,
+        }
+    }
+
+    fn probe() -> ProbeReport {
+        let outcome = StepOutcome::Failed { reason: "r".to_owned(), contract_moved: true };
+        let steps = vec![StepRecord { step: ProbeStep::Exchange, outcome, ms: 1 }];
+        ProbeReport { steps, descriptor: None, endpoint: None, ms: 1 }
+    }
+
+    #[test]
+    fn every_task_crosses_the_pipe_unchanged() {
+        let dir = || PathBuf::from("/home/a");
+        let tasks = [
+            Task::CopyLive { userdata: dir(), dest: dir() },
+            Task::Seed { userdata: dir(), dest: dir() },
+            Task::SwitchIn { seed: dir(), userdata: dir() },
+            Task::Discard { path: dir() },
+            Task::Look { userdata: dir() },
+            Task::Marks { userdata: dir() },
+            Task::Probe(spec()),
+            Task::Describe { address: "x".to_owned() },
+            Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),
+        ];
+        for task in tasks {
+            let said = serde_json::to_string(&task).unwrap();
+            let heard: Task = serde_json::from_str(&said).unwrap();
+            assert_eq!(format!("{heard:?}"), format!("{task:?}"));
+        }
+    }
+
+    #[test]
+    fn every_answer_crosses_the_pipe_unchanged() {
+        let rehearsal = RehearsalReport {
+            probe: probe(),
+            level_before: Some(30),
+            level_after: None,
+            start_ms: 1,
+            total_ms: 2,
+            sessions_lost: 3,
+            work_lost: 4,
+            intact: true,
+            output_tail: vec!["x".to_owned()],
+        };
+        let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
+        let seed =
+            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: "copy".to_owned(), marks: marks.clone() };
+        let answers = [
+            Answer::Done,
+            Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
+            Answer::Seed(seed),
+            Answer::Activity(Activity::Idle { last_activity_ms: None }),
+            Answer::Activity(Activity::Busy { reasons: vec![BusyReason::PendingInput { count: 1 }] }),
+            Answer::Marks { marks, migration_level: None, sessions: 0 },
+            Answer::Probe(probe()),
+            Answer::Descriptor(None),
+            Answer::Descriptor(Some(Descriptor { server_version: None, environment_id: "e".to_owned() })),
+            Answer::Rehearsal(Box::new(rehearsal)),
+            Answer::Failed(TaskError { kind: TaskErrorKind::Locked, message: "m".to_owned() }),
+        ];
+        for answer in answers {
+            let said = serde_json::to_string(&answer).unwrap();
+            let heard: Answer = serde_json::from_str(&said).unwrap();
+            assert_eq!(format!("{heard:?}"), format!("{answer:?}"));
+        }
+    }
+
+    #[test]
+    fn a_minted_link_never_shows_its_credential() {
+        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned() };
+        assert!(!format!("{link:?}").contains("ABCD"));
+    }
 }

@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_answer_given_without_reading_the_task_counts() {
-        let script = r#"exec <&-; echo '{"answer":"failed","kind":"locked","message":"m"}'"#;
+        let script = r#"exec <&-; echo '{"answer":"failed","content":{"kind":"locked","message":"m"}}'"#;
         assert!(matches!(ask(script, Duration::from_secs(5)), Err(WorkerError::Task(error)) if error.message == "m"));
     }
 

@@ -54,6 +54,12 @@ impl Surroundings {
     }
 }
 
+/// From here on files are made with the usual modes (022), as a server or CLI that the user starts would make them, and
+/// not with the worker's own narrow ones. For tasks that only run the user's programs.
+pub fn usual_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {

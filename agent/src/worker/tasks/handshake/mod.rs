@@ -23,7 +23,7 @@ use exchange::NoSession;
 use http::Peer;
 use mint::Cli;
 
-use super::program::Surroundings;
+use super::program::{Surroundings, usual_umask};
 use super::trouble::{excuse, failed, inconclusive};
 use crate::domain::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord};
 use crate::worker::protocol::{MintedLink, ProbeSpec};
@@ -37,6 +37,7 @@ const MINTS: u32 = 3;
 /// See [`crate::worker::Task::Probe`]. The report is complete before what the probe made is taken back, and does not
 /// depend on whether that works.
 pub fn probe(spec: &ProbeSpec) -> ProbeReport {
+    usual_umask();
     let surroundings = Surroundings::of_worker();
     let mut handshake = Handshake::new(spec, &surroundings);
     match runtime() {

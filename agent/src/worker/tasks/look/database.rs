@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Row};
 
-/// All looking together may take this long.
-const DEADLINE: Duration = Duration::from_secs(2);
-
 /// How long a writer's lock is waited for.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// Virtual machine steps between two looks at the clock.
-const STEPS: i32 = 10_000;
+/// Virtual machine steps between two looks at the clock; one step can be a function over megabytes.
+const STEPS: i32 = 100;
+
+/// Bytes that SQLite may allocate in this process.
+const MAX_HEAP: u32 = 64 << 20;
 
 /// Rows that one question may return; more than that is no answer.
 const MAX_ROWS: usize = 4096;
@@ -33,9 +33,9 @@ pub struct Database {
     connection: Connection,
 }
 
-/// Opens `userdata/state.sqlite` read-only. With no log beside it no server has it open, and it is read as immutable so that
+/// Opens `userdata/state.sqlite` read-only; all that is asked of it may take `deadline` together. With no log beside it no server has it open, and it is read as immutable so that
 /// looking leaves no `-wal` and `-shm` behind (sqlite.org/uri.html, "immutable").
-pub fn open(userdata: &Path) -> Result<Opened, String> {
+pub fn open(userdata: &Path, deadline: Duration) -> Result<Opened, String> {
     // SQLite's NOFOLLOW refuses a link in any component; only one at the end would be wrong.
     let userdata = match userdata.canonicalize() {
         Ok(real) => real,
@@ -60,19 +60,19 @@ pub fn open(userdata: &Path) -> Result<Opened, String> {
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri(&path, at_rest), flags).map_err(sentence)?;
-    guard(&connection).map_err(sentence)?;
+    guard(&connection, deadline).map_err(sentence)?;
     Ok(Opened::Database(Database { connection }))
 }
 
 /// Sees to it that a hostile database costs neither time nor memory and runs nothing.
-fn guard(connection: &Connection) -> rusqlite::Result<()> {
+fn guard(connection: &Connection, deadline: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + deadline;
     connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
     connection.execute_batch(
         "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;",
     )?;
-    connection.pragma_update(None, "hard_heap_limit", 64 << 20).or(Ok(()))
+    connection.query_row(&format!("PRAGMA hard_heap_limit = {MAX_HEAP}"), [], |_| Ok(()))
 }
 
 impl Database {
@@ -92,7 +92,8 @@ impl Database {
         Ok(missing.map_or(Ok(()), |column| Err(format!("column {table}.{column}"))))
     }
 
-    /// Names of a table's columns; none when there is no such table.
+    /// Names of a table's stored columns; none when there is no such table. Computed ones, which could run anything, are
+    /// not listed (sqlite.org/pragma.html, table_info).
     pub fn columns(&self, table: &str) -> Result<Vec<String>, String> {
         self.rows("SELECT name FROM pragma_table_info(?1)", &[table], |row| row.get(0))
     }
@@ -131,7 +132,7 @@ fn sentence(error: rusqlite::Error) -> String {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "the database is locked".to_owned(),
-        Some(ErrorCode::OperationInterrupted) => format!("the database could not be read within {} s", DEADLINE.as_secs()),
+        Some(ErrorCode::OperationInterrupted) => "the database could not be read within the time for a look".to_owned(),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => "the database is corrupt or is not one".to_owned(),
         _ => {
             let what: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();

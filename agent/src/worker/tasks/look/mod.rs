@@ -11,21 +11,25 @@ mod tests;
 mod times;
 
 use std::path::Path;
+use std::time::Duration;
 
 use database::{Database, Opened};
 
 use crate::domain::Activity;
+
+/// All looking together may take this long.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Migrations of t3's that make the tables read here; kept by every version (T3-CONTRACT section 4).
 const LEDGER: &str = "effect_sql_migrations";
 
 /// See [`crate::worker::Task::Look`].
 pub fn look(userdata: &Path) -> Activity {
-    look_at(userdata).unwrap_or_else(|why| Activity::Unknown { why })
+    look_at(userdata, DEADLINE).unwrap_or_else(|why| Activity::Unknown { why })
 }
 
-fn look_at(userdata: &Path) -> Result<Activity, String> {
-    let database = match database::open(userdata)? {
+fn look_at(userdata: &Path, deadline: Duration) -> Result<Activity, String> {
+    let database = match database::open(userdata, deadline)? {
         Opened::Missing => return Ok(Activity::Idle { last_activity_ms: None }),
         Opened::Database(database) => database,
     };

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::look;
+use super::{look, look_at};
 use crate::domain::{Activity, BusyReason};
 
 const SCHEMA: &str = "
@@ -233,4 +234,39 @@ fn looking_sees_what_is_only_in_the_log_and_leaves_nothing_behind() {
     let before = at_rest.names();
     assert!(matches!(at_rest.look(), Activity::Busy { .. }));
     assert_eq!(at_rest.names(), before);
+}
+
+#[test]
+fn the_log_of_a_killed_server_is_read_and_neither_file_changed() {
+    let data = Data::rows("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);");
+    let killed = tempfile::tempdir().unwrap();
+    let files = ["state.sqlite", "state.sqlite-wal"].map(|name| (data.dir.path().join(name), killed.path().join(name)));
+    for (from, to) in &files {
+        std::fs::copy(from, to).unwrap();
+    }
+    assert!(matches!(look(killed.path()), Activity::Busy { .. }));
+    for (from, to) in &files {
+        assert_eq!(std::fs::read(from).unwrap(), std::fs::read(to).unwrap());
+    }
+}
+
+#[test]
+fn a_database_too_big_to_be_read_in_time_is_unknown() {
+    let data = Data::rows(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO projection_turns (turn_id, state) SELECT i, 'completed' FROM n;",
+    );
+    assert_eq!(
+        look_at(data.dir.path(), Duration::ZERO),
+        Err("the database could not be read within the time for a look".to_owned())
+    );
+}
+
+#[test]
+fn columns_that_the_database_computes_are_not_run() {
+    let said = why(&Data::rows(
+        "DROP TABLE projection_turns;
+         CREATE TABLE projection_turns (turn_id, requested_at, started_at, completed_at, state AS (hex(zeroblob(100000000))));",
+    ));
+    assert!(said.contains("column projection_turns.state"), "{said}");
 }

@@ -14,12 +14,13 @@ use inspect::{Marks, Seen};
 
 use super::handshake::{self, Handshake};
 use super::marks;
-use super::program::Surroundings;
+use super::program::{Surroundings, usual_umask};
 use crate::domain::RehearsalReport;
 use crate::worker::protocol::{ProbeSpec, RehearseSpec, TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Rehearse`].
 pub fn rehearse(spec: &RehearseSpec) -> Result<RehearsalReport, TaskError> {
+    usual_umask();
     rehearse_with(spec, &marks::marks)
 }
 
