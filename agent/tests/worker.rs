@@ -84,7 +84,7 @@ fn seed_and_switch_work_with_the_user_s_ids_alone() {
     let (data, seed) = (dir.path().join("userdata"), dir.path().join(".t3pin/b000001/seed"));
     let answer = ask(UID, &json!({"task": "seed", "userdata": data, "dest": seed}));
     assert_eq!(answer["answer"], "seed", "{answer}");
-    assert_eq!(answer["originals"].as_array().unwrap().len(), 2, "database and WAL: {answer}");
+    assert_eq!(answer["content"]["originals"].as_array().unwrap().len(), 2, "database and WAL: {answer}");
     drop(db);
     std::fs::remove_file(data.join("state.sqlite")).unwrap();
     let answer = ask(UID, &json!({"task": "switch-in", "seed": seed, "userdata": data}));

@@ -19,6 +19,10 @@ const LOOK: Duration = Duration::from_secs(5);
 const FROZEN_LOOK: Duration = Duration::from_millis(700);
 /// Copying, hashing and checking a database of some GB takes minutes, not hours.
 const DATA: Duration = Duration::from_secs(3600);
+/// How often the unit is looked at while it is probed.
+const UNIT_LOOK: Duration = Duration::from_secs(1);
+/// That many automatic restarts during one probe are a crash loop.
+const RESTARTS: u32 = 2;
 /// A unit has its own `TimeoutStopSec=` and `TimeoutStartSec=` (90 s by default); this only guards against a stuck systemd.
 const JOB: Duration = Duration::from_secs(200);
 
@@ -170,12 +174,29 @@ impl Agent {
         let known = bump.baseline.as_ref().and_then(|report| report.descriptor.as_ref());
         let expect_environment_id = known.map(|descriptor| descriptor.environment_id.clone());
         let spec = self.probe_spec(&bump.instance, version, deadline, expect_environment_id);
-        let mut report = health::probe(&bump.instance.place.account, spec).await.map_err(worker)?;
+        // A server that keeps crashing keeps touching its database, which a probe takes for a migration at work: it is given up
+        // as soon as the unit shows it. Dropping the probe ends its worker.
+        let mut report = tokio::select! {
+            report = health::probe(&bump.instance.place.account, spec) => report.map_err(worker)?,
+            () = self.gives_up(unit, &before) => ProbeReport::default(),
+        };
         let after = self.systemd.unit(unit).await.map_err(host)?;
         let outcome = steadiness(&before, &after);
         // First in line: a server that keeps restarting is the cause of whatever else went wrong.
         report.steps.insert(0, StepRecord { step: ProbeStep::Unit, outcome, ms: 0 });
         Ok((report, after))
+    }
+
+    /// Resolves when `unit` has ended for good, or has been restarted more often than a slow start can explain.
+    async fn gives_up(&self, unit: &str, before: &UnitState) {
+        loop {
+            tokio::time::sleep(UNIT_LOOK).await;
+            let Ok(now) = self.systemd.unit(unit).await else { continue };
+            let ended = matches!(now.active_state.as_str(), "failed" | "inactive");
+            if ended || now.n_restarts >= before.n_restarts.saturating_add(RESTARTS) {
+                return;
+            }
+        }
     }
 
     /// What a probe of `instance` needs to know.

@@ -8,8 +8,10 @@ impl Agent {
     /// Never gives up half-way: one user's trouble does not keep another's bump from being recovered.
     pub async fn recover(&self) {
         self.board.set_doing("recovering", "looking for what was under way".to_owned());
-        if let Err(error) = self.systemd.stop_left_over("t3pin-").await {
-            tracing::warn!("sandboxes of the last agent could not be stopped: {error}");
+        for prefix in [crate::versions::UNIT_PREFIX, crate::health::UNIT_PREFIX] {
+            if let Err(error) = self.systemd.stop_left_over(prefix).await {
+                tracing::warn!("sandboxes of the last agent could not be stopped: {error}");
+            }
         }
         match self.journal.open_bumps() {
             Ok(open) => {

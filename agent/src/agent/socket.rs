@@ -13,6 +13,8 @@ const PATH: &str = "/run/t3pin/t3pin.sock";
 pub fn listener() -> io::Result<UnixListener> {
     if let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0)? {
         listener.set_nonblocking(true)?;
+        // Workers are started by exec and must not inherit the control socket.
+        rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC)?;
         return UnixListener::from_std(listener);
     }
     let path = Path::new(PATH);

@@ -9,7 +9,7 @@ mod inputs;
 mod pin;
 mod settings;
 
-pub use pin::{Pin, UserPin, load_pin, parse_pin};
+pub use pin::{Pin, load_pin};
 pub use settings::{Settings, load_settings};
 
 use std::path::{Path, PathBuf};

@@ -11,5 +11,5 @@ pub mod judge;
 pub mod rollout;
 
 pub use action::Action;
-pub use bump::{Blame, Bump, Fault, Outcome, Phase, Rest, Undo, step};
+pub use bump::{Blame, Bump, Fault, Outcome, Phase, Undo, step};
 pub use event::{Event, SoakLook};

@@ -11,6 +11,9 @@ pub use rehearse::{RehearsalError, rehearse};
 use crate::domain::{Account, Descriptor, ProbeReport};
 use crate::worker::{self, Answer, ProbeSpec, Task, WorkerError};
 
+/// What the names of all rehearsal sandboxes begin with, for `Systemd::stop_left_over`.
+pub const UNIT_PREFIX: &str = "t3pin-rehearse-";
+
 /// What a handshake may take once the server has come up: three mints and two revocations that hang (30 s each), and the
 /// requests between them.
 const AFTER_START: Duration = Duration::from_secs(4 * 60);

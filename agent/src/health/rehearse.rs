@@ -81,7 +81,7 @@ fn sandbox(
     let home = text(&account.home)?;
     let user = account.user.to_string();
     Ok(Sandbox {
-        name: format!("t3pin-rehearse-{bump}.service"),
+        name: format!("{}{bump}.service", super::UNIT_PREFIX),
         description: format!("t3pin: rehearsal for {user} on a copy of the data"),
         exec: vec![text(&own_program().map_err(|error| no_report(error.to_string()))?)?, "worker".to_owned()],
         user,

@@ -1,9 +1,8 @@
-//! Users and groups, as the user database knows them (getpwnam(3), getgrouplist(3)), LDAP and the like included.
+//! Users, as the user database knows them (getpwnam(3)), LDAP and the like included.
 
-use std::ffi::CString;
 use std::io;
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::User;
 
 use crate::domain::{Account, UserName};
 
@@ -27,15 +26,6 @@ pub fn lookup(user: &UserName) -> Result<Option<Account>, AccountError> {
     }))
 }
 
-/// Whether `uid` belongs to `group`, as its primary group or as a member. An unknown user or group: no.
-pub fn is_member(uid: u32, group: &str) -> Result<bool, AccountError> {
-    let Some(group) = Group::from_name(group).map_err(|error| failed(group, error))? else { return Ok(false) };
-    let Some(user) = User::from_uid(Uid::from_raw(uid)).map_err(|error| failed(uid, error))? else { return Ok(false) };
-    let name = CString::new(user.name).map_err(|error| AccountError { what: uid.to_string(), source: error.into() })?;
-    let groups: Vec<Gid> = getgrouplist(&name, user.gid).map_err(|error| failed(uid, error))?;
-    Ok(groups.contains(&group.gid))
-}
-
 fn failed(what: impl ToString, error: nix::Error) -> AccountError {
     AccountError { what: what.to_string(), source: error.into() }
 }
@@ -53,14 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_user_is_none_and_member_of_nothing() {
+    fn an_unknown_user_is_none() {
         assert_eq!(lookup(&"no-such-user-here".parse().unwrap()).unwrap(), None);
-        assert!(!is_member(0, "no-such-group-here").unwrap());
-        assert!(!is_member(u32::MAX - 7, "root").unwrap());
-    }
-
-    #[test]
-    fn a_primary_group_counts_as_membership() {
-        assert!(is_member(0, "root").unwrap());
     }
 }

@@ -8,4 +8,4 @@ mod env_text;
 pub mod instances;
 pub mod ports;
 
-pub use env_file::{EnvError, EnvFiles};
+pub use env_file::EnvFiles;

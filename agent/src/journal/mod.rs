@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::domain::{BumpId, UnixMs, UserName};
 use crate::engine::{Bump, Event};
 
-pub use facts::{Freeze, Quarantine};
+pub use facts::Freeze;
 
 /// The agent's ledger. Every call is one transaction.
 #[derive(Debug)]

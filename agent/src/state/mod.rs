@@ -258,11 +258,6 @@ impl Vault {
         archive::archive(self, place, bump, Deadline::after(REREAD))
     }
 
-    /// All snapshots of a user, oldest first; unreadable ones are skipped and logged.
-    pub fn snapshots(&self, user: &UserName) -> Result<Vec<Snapshot>, StateError> {
-        retain::list(self, user)
-    }
-
     /// Removes all but the newest `keep` (at least one) snapshots, after verifying that the newest is whole. What custody
     /// still counts on stays. Returns what was removed.
     pub fn retain(&self, user: &UserName, keep: usize) -> Result<Vec<Snapshot>, StateError> {

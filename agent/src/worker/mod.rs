@@ -12,5 +12,7 @@ mod protocol;
 mod spawn;
 pub(crate) mod tasks;
 
-pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, MintedLink, ProbeSpec, RehearseSpec, Task, TaskError, TaskErrorKind};
+#[cfg(test)]
+pub use protocol::TaskError;
+pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, TaskErrorKind};
 pub use spawn::{WorkerError, run};

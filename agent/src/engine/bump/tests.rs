@@ -95,7 +95,8 @@ fn a_good_bump_goes_through_every_phase_and_settles_after_its_soak() {
 #[test]
 fn a_failed_rehearsal_condemns_the_version_and_touches_nobody() {
     let bump = step(sample(BumpId(1), "alice"), 1, Event::GoAhead).0;
-    let event = Event::Rehearsed { report: Box::new(rehearsal(failed())), control: Some(Box::new(rehearsal(StepOutcome::Passed))) };
+    let event =
+        Event::Rehearsed { report: Box::new(rehearsal(failed())), control: Some(Box::new(rehearsal(StepOutcome::Passed))) };
     let closed = run_well(step(bump, 2, event).0);
     assert_eq!(closed.phase, Phase::Closed(Outcome::Refused));
     assert_eq!(closed.fault.map(|f| f.blame), Some(Blame::Version));
