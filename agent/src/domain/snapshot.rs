@@ -116,7 +116,7 @@ impl WorkMarks {
             .filter(|(table, _)| !of_a_process(table))
             .filter_map(|(table, before)| {
                 let after = later.tables.get(table).copied().unwrap_or(0).max(0);
-                (after < *before / 2 || (after == 0 && *before > 0)).then(|| before.abs_diff(after))
+                (after.saturating_mul(2) < *before).then(|| before.abs_diff(after))
             })
             .sum()
     }
