@@ -81,6 +81,9 @@ struct Step {
     writes: Vec<PathBuf>,
     npmrc: bool,
     compiles: bool,
+    /// Where it runs. npm works on the package of that directory; it is not told by `--prefix`, because that option also moves
+    /// npm's global configuration (`PREFIX/etc/npmrc`), and the host's registry would not be seen.
+    directory: PathBuf,
 }
 
 impl Npm<'_> {
@@ -95,25 +98,51 @@ impl Npm<'_> {
         exec.extend(["version", "dist.integrity", "dist.tarball", "engines.node"].map(String::from));
         // The agent itself tries again later; here a dead registry has to be noticed soon.
         exec.extend(["--fetch-retries=1", "--fetch-retry-mintimeout=1000"].map(String::from));
-        self.run(Step { name: "view", exec, network: true, writes: vec![self.home.clone()], npmrc: true, compiles: false }).await
+        self.run(Step {
+            name: "view",
+            exec,
+            network: true,
+            writes: vec![self.home.clone()],
+            npmrc: true,
+            compiles: false,
+            directory: self.home.clone(),
+        })
+        .await
     }
 
     /// The registry that npm uses, for messages.
     pub(super) async fn registry(&self) -> Result<Ran, InstallError> {
         let exec = self.npm(&["config", "get", "registry"]);
-        self.run(Step { name: "config", exec, network: false, writes: vec![self.home.clone()], npmrc: true, compiles: false })
-            .await
+        self.run(Step {
+            name: "config",
+            exec,
+            network: false,
+            writes: vec![self.home.clone()],
+            npmrc: true,
+            compiles: false,
+            directory: self.home.clone(),
+        })
+        .await
     }
 
     /// `node --version`.
     pub(super) async fn node_version(&self) -> Result<Ran, InstallError> {
         let exec = vec![display(&self.settings.node), "--version".to_owned()];
-        self.run(Step { name: "node", exec, network: false, writes: vec![], npmrc: false, compiles: false }).await
+        self.run(Step {
+            name: "node",
+            exec,
+            network: false,
+            writes: vec![],
+            npmrc: false,
+            compiles: false,
+            directory: self.home.clone(),
+        })
+        .await
     }
 
     /// Fetches t3 and what it depends on into the tree. Runs none of their code.
     pub(super) async fn fetch(&self) -> Result<Ran, InstallError> {
-        let mut exec = self.npm(&["install", "--prefix", &display(&self.tree), &format!("t3@{}", self.version)]);
+        let mut exec = self.npm(&["install", &format!("t3@{}", self.version)]);
         let options = [
             "--ignore-scripts",
             "--omit=dev",
@@ -124,20 +153,33 @@ impl Npm<'_> {
             "--save-exact",
             "--bin-links=true",
             "--dry-run=false",
+            "--fetch-retries=2",
+            "--fetch-retry-mintimeout=1000",
+            "--fetch-retry-maxtimeout=10000",
         ];
         exec.extend(options.map(String::from));
         let writes = vec![self.home.clone(), self.tree.clone()];
-        self.run(Step { name: "fetch", exec, network: true, writes, npmrc: true, compiles: false }).await
+        self.run(Step { name: "fetch", exec, network: true, writes, npmrc: true, compiles: false, directory: self.tree.clone() })
+            .await
     }
 
     /// Runs the install scripts of the allowed packages; packages that t3 does not depend on are passed over.
     pub(super) async fn build(&self) -> Result<Ran, InstallError> {
-        let mut exec = self.npm(&["rebuild", "--prefix", &display(&self.tree), "--foreground-scripts", "--ignore-scripts=false"]);
+        let mut exec = self.npm(&["rebuild", "--foreground-scripts", "--ignore-scripts=false"]);
         exec.extend(self.settings.allow_scripts.iter().cloned());
         // Without headers on the host, node-gyp fetches them, by the way that npm is configured for.
         let fetch_headers = self.headers().is_none();
         let writes = vec![self.home.clone(), self.tree.clone()];
-        self.run(Step { name: "build", exec, network: fetch_headers, writes, npmrc: fetch_headers, compiles: true }).await
+        self.run(Step {
+            name: "build",
+            exec,
+            network: fetch_headers,
+            writes,
+            npmrc: fetch_headers,
+            compiles: true,
+            directory: self.tree.clone(),
+        })
+        .await
     }
 
     /// Loads node-pty the way t3 does. A module that was built for another node fails here and not in front of users.
@@ -145,7 +187,16 @@ impl Npm<'_> {
         let program = "require('module').createRequire(process.argv[1])('node-pty')";
         let package = display(&self.tree.join("node_modules/t3/package.json"));
         let exec = vec![display(&self.settings.node), "-e".to_owned(), program.to_owned(), package];
-        self.run(Step { name: "load", exec, network: false, writes: vec![], npmrc: false, compiles: false }).await
+        self.run(Step {
+            name: "load",
+            exec,
+            network: false,
+            writes: vec![],
+            npmrc: false,
+            compiles: false,
+            directory: self.home.clone(),
+        })
+        .await
     }
 
     /// npm with what every call has in common.
@@ -213,7 +264,7 @@ impl Npm<'_> {
             environment: self.environment(&name, &step, npmrc),
             exec: step.exec,
             user: self.settings.user.clone(),
-            working_directory: display(&self.home),
+            working_directory: display(&step.directory),
             private_network: !step.network,
             read_write: step.writes.iter().map(|path| display(path)).collect(),
             bind: Vec::new(),
