@@ -12,7 +12,7 @@ const here = import.meta.dirname;
 const work = mkdtempSync(join(tmpdir(), "t3-standin-"));
 const started = new Set();
 process.on("exit", () => {
-  for (const child of started) child.kill("SIGKILL");
+  killAll();
   rmSync(work, { recursive: true, force: true });
 });
 execFileSync(join(here, "pack"), [join(work, "packed")]);
@@ -31,11 +31,20 @@ function nodeModules() {
     const options = ["install", "--no-audit", "--no-fund", "--prefix", prefix, join(work, "packed/t3-0.0.28.tgz")];
     const env = { ...process.env, ...headers, PATH: `${dirname(process.execPath)}:${process.env.PATH}` };
     execFileSync("npm", options, { env, stdio: ["ignore", "ignore", "inherit"] });
+    // Newer npm runs no install script that it was not asked for.
+    if (!existsSync(join(built, "node-pty/build/Release/pty.node"))) {
+      execFileSync("npm", ["rebuild", "--prefix", prefix, "node-pty"], { env, stdio: ["ignore", "ignore", "inherit"] });
+    }
   }
   return built;
 }
 
 const modules = nodeModules();
+
+/** Ends the servers that a test left running. */
+export function killAll() {
+  for (const child of started) child.kill("SIGKILL");
+}
 
 /** A directory that goes away with the tests. */
 export const scratch = () => mkdtempSync(join(work, "d"));
@@ -97,7 +106,7 @@ export async function until(true_) {
   }
 }
 
-export function freePort() {
+function freePort() {
   return new Promise((done) => {
     const probe = createServer().listen(0, "127.0.0.1", () => {
       const { port } = probe.address();
