@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use t3pin_tests::Machine;
 
 /// Everything on the host that names a machine: processes, mounts, directories, cgroups.
@@ -66,10 +67,35 @@ fn a_panicking_test_leaves_nothing_behind() {
                 let machine = Machine::boot();
                 machine.name().clone_into(&mut name);
                 machine.ok("sleep infinity & exit 3");
+                unreachable!("that command failed");
             })
             .join()
     });
     assert!(result.is_err());
+    assert_eq!(traces_of(&name), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_killed_test_left_is_removed_by_the_next_boot() {
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_machine"))
+        .args(["--", "bash", "-c", "echo up; sleep infinity"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let name = format!("t3pin-test-{}-0", killed.id());
+    let mut line = String::new();
+    BufReader::new(killed.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!traces_of(&name).is_empty(), "nobody has cleaned up yet");
+
+    let _machine = Machine::boot();
+    // Another test that boots at this moment may be at it.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !traces_of(&name).is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(traces_of(&name), Vec::<String>::new());
 }
 
