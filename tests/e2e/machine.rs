@@ -144,3 +144,33 @@ fn disk_and_journal_outlive_a_reboot_and_a_power_cut() {
     assert!(machine.ok("journalctl --no-pager --unit=before").contains("from-before"));
     machine.wait_until("the registry is up again", Duration::from_secs(5), |machine| machine.sh("npm ping").code == 0);
 }
+
+#[test]
+fn a_user_pairs_with_either_contract_and_is_known_by_the_cookie() {
+    let machine = Machine::boot();
+    for (version, user, port) in [("0.0.24", "alice", 3724), ("0.0.25", "bob", 3725)] {
+        let installed = format!("/var/lib/t3pin/versions/{version}");
+        // Not --prefix: npm would look for its global settings there, and not know the registry.
+        machine.ok(&format!(
+            "set -e
+            mkdir -p {installed}/bin /var/lib/t3pin/bindings && cd {installed} && npm install --ignore-scripts t3@{version} 2>&1
+            ln -s ../node_modules/.bin/t3 bin/t3
+            ln -s ../versions/{version} /var/lib/t3pin/bindings/{user}
+            npm_config_nodedir=/usr/local npm rebuild node-pty 2>&1"
+        ));
+        machine.write(&format!("/etc/t3-serve/{user}.env"), &format!("T3_PORT={port}\n"));
+        assert_eq!(machine.port(user), port);
+        machine.ok(&format!(
+            "systemd-run --quiet --unit=t3-{user} --uid={user} --setenv=HOME=/home/{user} --working-directory=/home/{user} \
+             --property=SuccessExitStatus=130 /var/lib/t3pin/bindings/{user}/bin/t3 serve --host 127.0.0.1 --port {port} --no-browser"
+        ));
+        machine.wait_until("the server answers", Duration::from_secs(20), |machine| {
+            machine.sh(&format!("curl --silent --fail --max-time 2 http://127.0.0.1:{port}/api/auth/session")).code == 0
+        });
+        let cookie = machine.user_pair(user);
+        assert!(machine.session_ok(user, &cookie));
+        assert!(!machine.session_ok(user, "t3_session=made.up"));
+        machine.ok(&format!("systemctl stop t3-{user}"));
+        assert_eq!(machine.db_hash(user).len(), 64);
+    }
+}
