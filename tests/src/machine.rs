@@ -56,7 +56,7 @@ impl Machine {
         machine
     }
 
-    /// Its name on the host, and its host name.
+    /// Its name on the host.
     pub fn name(&self) -> &str {
         &self.run.name
     }
