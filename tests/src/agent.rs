@@ -20,9 +20,8 @@ impl Machine {
     /// Installs a package of the host's with apt, and needs no network for it.
     #[track_caller]
     pub fn install_package(&self, deb: &Path) {
-        let root = format!("/proc/{}/root/root/t3pin.deb", self.leader());
-        fs::copy(deb, root).unwrap_or_else(|error| panic!("{} cannot be copied into the machine: {error}", deb.display()));
-        self.ok("DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends /root/t3pin.deb 2>&1");
+        let deb = self.copy_in(deb);
+        self.ok(&format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends '{deb}' 2>&1"));
     }
 
     /// `t3pin status --json`.

@@ -4,6 +4,7 @@ use crate::Machine;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -68,6 +69,15 @@ impl Machine {
     pub fn write(&self, path: &str, text: &str) {
         let output = self.sh_with_input(&format!("mkdir -p \"$(dirname '{path}')\" && cat >'{path}'"), text);
         assert!(output.code == 0, "{path} could not be written: {output}");
+    }
+
+    /// Copies a file of the host to `/root`, and returns its path there.
+    #[track_caller]
+    pub fn copy_in(&self, file: &Path) -> String {
+        let name = file.file_name().expect("a file has a name").to_string_lossy();
+        let inside = format!("/proc/{}/root/root/{name}", self.leader());
+        fs::copy(file, inside).unwrap_or_else(|error| panic!("{} cannot be copied into the machine: {error}", file.display()));
+        format!("/root/{name}")
     }
 
     /// Runs a bash script with the caller's terminal, and returns its exit code. For people.

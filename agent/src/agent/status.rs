@@ -1,5 +1,7 @@
 //! The host's state for the socket: from the journal, the store and systemd; nothing is decided here that the engine decides.
 
+use futures_util::stream::{self, StreamExt};
+
 use super::Agent;
 use super::drive::words;
 use crate::api::types::{
@@ -11,6 +13,9 @@ use crate::engine::{Bump, Outcome, Phase};
 use crate::health;
 use crate::host::{accounts, instances};
 
+/// So many instances are looked at together: one whose server does not answer keeps a look waiting for a second.
+const AT_ONCE: usize = 8;
+
 impl Agent {
     /// `GET /v1/status`.
     pub async fn status(&self, caller: Caller) -> StatusReport {
@@ -18,10 +23,9 @@ impl Agent {
         let (state, doing) = self.board.doing();
         let view = self.glance();
         let users: Vec<UserName> = self.users().await.into_iter().filter(|user| may_see(caller, user)).collect();
-        let mut instances = vec![];
-        for user in &users {
-            instances.push(self.instance_status(&view, user, pin.good.as_ref().map(|pin| pin.wanted(user).clone())).await);
-        }
+        let wanted = |user| pin.good.as_ref().map(|pin| pin.wanted(user).clone());
+        let looks: Vec<_> = users.iter().map(|user| self.instance_status(&view, user, wanted(user))).collect();
+        let instances: Vec<InstanceStatus> = stream::iter(looks).buffered(AT_ONCE).collect().await;
         StatusReport {
             agent: AgentStatus {
                 state: state.to_owned(),

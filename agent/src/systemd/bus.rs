@@ -51,6 +51,18 @@ impl Systemd {
         reply.body().deserialize().map_err(|source| refused(what, source))
     }
 
+    /// One property. Asking for the few that are wanted spares systemd and us the some hundred that a manager or a service has.
+    pub(super) async fn property(
+        &self,
+        what: &str,
+        path: &OwnedObjectPath,
+        interface: &str,
+        name: &str,
+    ) -> Result<OwnedVariant, SystemdError> {
+        let reply = self.call(what, path.as_str(), "org.freedesktop.DBus.Properties", "Get", &(interface, name)).await?;
+        reply.body().deserialize().map_err(|source| refused(what, source))
+    }
+
     async fn call<B>(
         &self,
         what: &str,

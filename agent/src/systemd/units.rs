@@ -1,6 +1,6 @@
 //! What systemd knows about units, and the small calls on them: enabling, reloading, stopping what is left over.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,8 +29,9 @@ impl Systemd {
                 names.insert(unit.0);
             }
         }
-        let manager = self.properties("asking systemd for its unit path", &manager_path(), super::bus::MANAGER_INTERFACE).await?;
-        for directory in strings(&manager, "UnitPath") {
+        let what = "asking systemd for its unit path";
+        let path = self.property(what, &manager_path(), super::bus::MANAGER_INTERFACE, "UnitPath").await?;
+        for directory in strings(Some(&path)) {
             names.extend(wanted_instances(Path::new(&directory)));
         }
         names.retain(|name| name.len() > "t3-serve@.service".len());
@@ -45,31 +46,35 @@ impl Systemd {
     }
 
     pub(super) async fn unit_at(&self, what: &str, path: &OwnedObjectPath) -> Result<UnitState, SystemdError> {
-        let unit = self.properties(what, path, UNIT_INTERFACE).await?;
-        let service = self.properties(what, path, SERVICE_INTERFACE).await?;
+        let service = |name| self.property(what, path, SERVICE_INTERFACE, name);
+        let (unit, main_pid, n_restarts, control_group, result) = tokio::try_join!(
+            self.properties(what, path, UNIT_INTERFACE),
+            service("MainPID"),
+            service("NRestarts"),
+            service("ControlGroup"),
+            service("Result"),
+        )?;
+        let unit = |name| unit.get(name);
         Ok(UnitState {
-            load_state: text(&unit, "LoadState"),
-            active_state: text(&unit, "ActiveState"),
-            sub_state: text(&unit, "SubState"),
-            main_pid: number(&service, "MainPID"),
-            n_restarts: number(&service, "NRestarts"),
-            invocation_id: hex(&unit, "InvocationID"),
-            control_group: text(&service, "ControlGroup"),
-            result: text(&service, "Result"),
-            fragment_path: text(&unit, "FragmentPath"),
-            drop_in_paths: strings(&unit, "DropInPaths"),
-            unit_file_state: text(&unit, "UnitFileState"),
-            freezer_state: text(&unit, "FreezerState"),
+            load_state: text(unit("LoadState")),
+            active_state: text(unit("ActiveState")),
+            sub_state: text(unit("SubState")),
+            main_pid: number(Some(&main_pid)),
+            n_restarts: number(Some(&n_restarts)),
+            invocation_id: hex(unit("InvocationID")),
+            control_group: text(Some(&control_group)),
+            result: text(Some(&result)),
+            fragment_path: text(unit("FragmentPath")),
+            drop_in_paths: strings(unit("DropInPaths")),
+            unit_file_state: text(unit("UnitFileState")),
+            freezer_state: text(unit("FreezerState")),
         })
     }
 
     /// How the main process of the service at `path` ended: `ExecMainStatus`, an exit code or a signal number.
     pub(super) async fn main_status(&self, what: &str, path: &OwnedObjectPath) -> Result<i32, SystemdError> {
-        let service = self.properties(what, path, SERVICE_INTERFACE).await?;
-        Ok(match service.get("ExecMainStatus").map(|value| &**value) {
-            Some(Variant::I32(status)) => *status,
-            _ => 0,
-        })
+        let status = self.property(what, path, SERVICE_INTERFACE, "ExecMainStatus").await?;
+        Ok(if let Variant::I32(status) = &*status { *status } else { 0 })
     }
 
     /// Enables `unit` at boot (`EnableUnitFiles`), persistent; already enabled is fine. Like the D-Bus method, and unlike
@@ -123,27 +128,27 @@ fn wanted_instances(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-fn text(properties: &HashMap<String, OwnedVariant>, name: &str) -> String {
-    match properties.get(name).map(|value| &**value) {
+fn text(property: Option<&OwnedVariant>) -> String {
+    match property.map(|value| &**value) {
         Some(Variant::Str(text)) => text.to_string(),
         _ => String::new(),
     }
 }
 
-fn number(properties: &HashMap<String, OwnedVariant>, name: &str) -> u32 {
-    match properties.get(name).map(|value| &**value) {
+fn number(property: Option<&OwnedVariant>) -> u32 {
+    match property.map(|value| &**value) {
         Some(Variant::U32(number)) => *number,
         _ => 0,
     }
 }
 
-fn strings(properties: &HashMap<String, OwnedVariant>, name: &str) -> Vec<String> {
-    let Some(Variant::Array(array)) = properties.get(name).map(|value| &**value) else { return Vec::new() };
+fn strings(property: Option<&OwnedVariant>) -> Vec<String> {
+    let Some(Variant::Array(array)) = property.map(|value| &**value) else { return Vec::new() };
     array.iter().filter_map(|item| if let Variant::Str(text) = item { Some(text.to_string()) } else { None }).collect()
 }
 
-fn hex(properties: &HashMap<String, OwnedVariant>, name: &str) -> String {
-    let Some(Variant::Array(array)) = properties.get(name).map(|value| &**value) else { return String::new() };
+fn hex(property: Option<&OwnedVariant>) -> String {
+    let Some(Variant::Array(array)) = property.map(|value| &**value) else { return String::new() };
     array.iter().filter_map(|item| if let Variant::U8(byte) = item { Some(format!("{byte:02x}")) } else { None }).collect()
 }
 

@@ -6,21 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use t3pin_tests::Machine;
 
-const USAGE: &str = "usage: tests/machine/shell [--deb FILE | --install] [-- COMMAND... | -- SCRIPT]
+const USAGE: &str = "usage: tests/machine/shell [--deb FILE | --install] [--with FILE]... [-- COMMAND... | -- SCRIPT]
 
 Boots a throwaway machine, runs a command in it, or a script file of this host with its arguments, or else a shell, and removes it.
   --install    install the package in T3PIN_DEB, or the newest in target/debian
-  --deb FILE   install this package";
+  --deb FILE   install this package
+  --with FILE  copy this file to /root";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let mut install = false;
     let mut deb: Option<PathBuf> = None;
+    let mut files: Vec<PathBuf> = Vec::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--" => break,
             "--install" => install = true,
             "--deb" => deb = arguments.next().map(PathBuf::from),
+            "--with" => files.extend(arguments.next().map(PathBuf::from)),
             _ => {
                 eprintln!("{USAGE}");
                 return ExitCode::from(2);
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
         machine.install_package(deb);
     } else if install {
         machine.install_deb();
+    }
+    for file in &files {
+        machine.copy_in(file);
     }
     if let Some(script) =
         command.first().filter(|first| Path::new(first).is_file()).and_then(|file| fs::read_to_string(file).ok())
