@@ -123,7 +123,7 @@ impl Agent {
             phase: open.as_ref().map(|open| phase_word(open.phase)),
             deferral: open.as_ref().and_then(|open| open.deferral.clone()),
             last_bump: shown.map(summary),
-            rehearsal: open.and_then(|open| open.rehearsal),
+            rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
         }
     }
 
