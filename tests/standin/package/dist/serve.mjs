@@ -63,7 +63,7 @@ function loadTerminal() {
 
 /** The user's profile is run for its environment, and waited for, however long it takes. */
 async function loginShell(running) {
-  const shell = process.env.SHELL || userInfo().shell || "/bin/sh";
+  const shell = process.env.SHELL || ownShell() || "/bin/sh";
   const mark = "__T3_ENVIRONMENT__";
   let output = "";
   // A session of its own: an interactive shell must not stop for a terminal.
@@ -79,6 +79,15 @@ async function loginShell(running) {
   running.shell = undefined;
   const path = output.split(mark)[1]?.trim();
   if (path) process.env.PATH = path;
+}
+
+function ownShell() {
+  try {
+    return userInfo().shell;
+  } catch {
+    // A user without an entry has none.
+    return undefined;
+  }
 }
 
 function listen(host, port) {

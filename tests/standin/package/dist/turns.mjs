@@ -27,7 +27,7 @@ function start(database, thread, now) {
   database.run("INSERT INTO projection_turns (thread_id, turn_id, state, requested_at, started_at) VALUES (?, ?, 'running', ?3, ?3)", thread, id, now);
   database.run(
     `INSERT INTO projection_thread_messages (message_id, thread_id, turn_id, role, text, is_streaming, created_at, updated_at)
-     VALUES (?, ?, ?, 'user', 'said to the stand-in', 0, ?5, ?5)`,
+     VALUES (?, ?, ?, 'user', 'said to the stand-in', 0, ?4, ?4)`,
     randomUUID(), thread, id, now,
   );
   database.run(
