@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// How long a boot may take on a host that has much else to do.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
 
+/// With this a manager with `--keep-unit` leaves the restart of a machine that reboots to whoever has started it
+/// (`RestartForceExitStatus=` of systemd-nspawn@.service).
+const RESTART: i32 = 133;
+
 /// Has settled, and its registry answers.
 const BOOTED: &str = "case $(systemctl is-system-running) in running | degraded) ;; *) exit 1 ;; esac
     curl --silent --fail --output /dev/null http://127.0.0.1:4873/-/ping";
@@ -118,6 +122,10 @@ impl Machine {
                     return;
                 }
             } else if let Ok(Some(status)) = manager.try_wait() {
+                if before != 0 && status.code() == Some(RESTART) {
+                    self.stop();
+                    return self.start();
+                }
                 panic!("{} ended with {status} while booting:\n{}", self.run.name, self.console());
             }
             if Instant::now() > deadline {
