@@ -1,6 +1,6 @@
 //! A fresh installation, enrolling, and who may do what.
 
-use crate::common::{LONG, OLD, Site};
+use crate::common::{OLD, Site};
 use serde_json::Value;
 
 #[test]
@@ -14,7 +14,10 @@ fn a_fresh_install_waits_for_the_night_and_enforces_nothing() {
         let next = site.ok("systemctl list-timers --no-legend t3pin-enforce.timer");
         assert!(next.contains(" 04:"), "due at four in the morning: {next}");
         assert_eq!(site.ok("journalctl --quiet --unit=t3pin-enforce.service --no-pager"), "", "something was enforced");
-        assert_eq!(site.ok("ls /var/lib/t3pin/versions /var/lib/t3pin/bindings"), "/var/lib/t3pin/bindings:\n\n/var/lib/t3pin/versions:");
+        assert_eq!(
+            site.ok("ls /var/lib/t3pin/versions /var/lib/t3pin/bindings"),
+            "/var/lib/t3pin/bindings:\n\n/var/lib/t3pin/versions:"
+        );
         assert_eq!(site.status()["pin"]["version"], OLD);
         assert_eq!(site.ok("systemctl list-units --state=failed --plain --no-legend"), "");
     };
@@ -40,7 +43,10 @@ fn enrolling_gives_each_user_a_server_of_their_own_and_may_be_repeated() {
     let ports = users.map(|user| site.port(user));
     assert!(ports[0] != ports[1] && ports[2] == 4100, "{ports:?}");
     for user in users {
-        assert_eq!(site.ok(&format!("systemctl is-enabled t3-serve@{user}; systemctl is-active t3-serve@{user}")), "enabled\nactive");
+        assert_eq!(
+            site.ok(&format!("systemctl is-enabled t3-serve@{user}; systemctl is-active t3-serve@{user}")),
+            "enabled\nactive"
+        );
         site.is_whole(user, OLD, "30");
     }
 
@@ -124,7 +130,7 @@ fn users_see_only_what_is_theirs_and_change_nothing() {
     site.pin(OLD);
 
     site.ok("usermod --append --groups t3pin dave");
-    site.wait_until("dave counts as a member of group t3pin", LONG, |_| seen("dave") == ["alice", "bob"]);
+    site.until("dave counts as a member of group t3pin", |_| seen("dave") == ["alice", "bob"]);
     for verb in ["enforce --wait", "freeze --reason conference", "thaw", "enroll dave"] {
         let allowed = site.as_user("dave", &format!("t3pin {verb}"));
         assert_eq!(allowed.code, 0, "t3pin {verb}: {allowed}");

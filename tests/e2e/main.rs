@@ -2,5 +2,7 @@
 //! the command line, systemctl, journalctl. One module per theme; each test has a machine of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_release;
 mod common;
+mod good_bump;
 mod install;

@@ -1,5 +1,6 @@
 //! A site: a machine with the package on it, quick settings, a pin, and users who have a server and some work in it.
 
+mod poller;
 mod state;
 
 use serde_json::Value;
@@ -7,14 +8,15 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 use t3pin_tests::{Machine, Output};
 
-pub use state::{Moments, stopped_states};
+pub use poller::Poller;
+pub use state::stopped_states;
 
 /// What all sites start with.
 pub const OLD: &str = "0.0.24";
 /// A good release after it: the pairing endpoint has moved, and its migration drops all sessions.
 pub const GOOD: &str = "0.0.25";
 /// Long enough for anything that does not hang, with another test beside it.
-pub const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(90);
 
 /// Nobody wants to wait for a quarter of an hour here.
 const QUICK: &str = r#"
@@ -105,10 +107,16 @@ impl Site {
         instances.find(|instance| instance["user"] == user).unwrap_or_else(|| panic!("{user} is not in {status:#}")).clone()
     }
 
+    /// Waits until `done` says so, as long as anything may take that does not hang.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        self.wait_until(what, LONG, |_| done(self));
+    }
+
     /// Waits until a user is in this state.
     #[track_caller]
     pub fn await_state(&self, user: &str, state: &str) {
-        self.wait_until(&format!("{user} is {state}"), LONG, |_| self.instance(user)["state"] == state);
+        self.until(&format!("{user} is {state}"), |site| site.instance(user)["state"] == state);
     }
 
     /// The ids of the runs of the users' servers: the same as long as none was stopped or started.
