@@ -4,5 +4,9 @@
 
 mod bad_release;
 mod common;
+mod crash;
 mod good_bump;
 mod install;
+mod package;
+mod pin_file;
+mod rollback;
