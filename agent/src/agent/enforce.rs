@@ -77,6 +77,8 @@ impl Agent {
         loop {
             let view = self.survey(pin, enforced).await?;
             match next(&view) {
+                // What waits while the host is frozen waits for the thaw, and is not forgotten.
+                Next::Rest if view.frozen.is_some() => return Ok(()),
                 Next::Rest => {
                     let waits = |i| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
                     return Ok(self.journal.set_unfinished(view.instances.iter().any(waits))?);
