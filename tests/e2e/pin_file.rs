@@ -30,7 +30,7 @@ fn a_bad_pin_file_changes_nothing_names_file_line_and_key_and_is_taken_up_once_r
     site.ok(&format!("chmod 666 {PIN}"));
     is_refused(&site, &["666", "chmod"]);
     site.ok(&format!("chmod 644 {PIN} && chown alice {PIN}"));
-    is_refused(&site, &["root"]);
+    is_refused(&site, &["chown"]);
     site.ok(&format!("mv {PIN} /root/pin.toml && ln -s /root/pin.toml {PIN}"));
     is_refused(&site, &["link"]);
     site.ok(&format!("rm {PIN}"));

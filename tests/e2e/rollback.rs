@@ -50,7 +50,7 @@ fn a_release_that_fails_for_the_second_user_is_undone_byte_for_byte_and_goes_no_
     let bob = site.instance("bob");
     assert_eq!(bob["state"], "held-back", "{bob:#}");
     assert_eq!(bob["last_bump"]["outcome"], "rolled-back", "{bob:#}");
-    let reason = bob["last_bump"]["reason"].as_str().unwrap();
+    let reason = bob["last_bump"]["reason"].as_str().unwrap().trim();
     assert!(reason.contains("500"), "says what failed: {bob:#}");
     let history = site.ok("t3pin history bob");
     assert!(history.contains("rolled-back") && history.contains(reason), "{history}");

@@ -89,6 +89,7 @@ pub async fn exchange(peer: &Peer, endpoints: &[String], link: &MintedLink, name
             }
             status => {
                 let said = excerpt(&reply.body, BODY);
+                let said = if said.is_empty() { "(nothing)".to_owned() } else { said };
                 return Err(NoSession::Outcome(failed(format!(
                     "POST {endpoint} answers {status} to a fresh credential: {said}"
                 ))));
