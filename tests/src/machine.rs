@@ -27,9 +27,29 @@ const START: &str = r#"
     echo $$ >"$CGROUP/cgroup.procs"
     cd "$RUN"
     mount -t overlay "$NAME" -o "lowerdir=$LOWER,upperdir=upper,workdir=work" root
-    exec systemd-nspawn --quiet --register=no --keep-unit --settings=no --private-network --link-journal=no --resolv-conf=off \
+    exec systemd-nspawn --quiet --register=no --keep-unit --settings=no $NETWORK --link-journal=no \
         --timezone=off --console=read-only --boot --directory=root --machine="$NAME"
 "#;
+
+/// What a machine sees of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// Nothing but itself.
+    Own,
+    /// What the host sees.
+    Host,
+}
+
+impl Network {
+    /// How systemd-nspawn is told. On the host's network the machine needs CAP_NET_ADMIN all the same, or else its units with a network
+    /// of their own have a loopback that is down.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Own => "--private-network --resolv-conf=off",
+            Self::Host => "--capability=CAP_NET_ADMIN --resolv-conf=copy-host",
+        }
+    }
+}
 
 /// A running machine; gone when dropped, also when the test panics.
 #[derive(Debug)]
@@ -39,11 +59,16 @@ pub struct Machine {
     manager: Option<Child>,
     /// Its PID 1, as the host numbers it; changes with a reboot.
     leader: u32,
+    network: Network,
 }
 
 impl Machine {
     /// Boots a fresh machine: settled, the registry answering, nothing of t3pin installed.
     pub fn boot() -> Self {
+        Self::boot_with(Network::Own)
+    }
+
+    pub(crate) fn boot_with(network: Network) -> Self {
         let machine_dir = repository().join("target/machine");
         if !machine_dir.join("layers").exists() {
             let status = Command::new(repository().join("tests/machine/build")).status();
@@ -51,7 +76,7 @@ impl Machine {
         }
         let run = RunDir::create(&machine_dir);
         let cgroup = Cgroup::named(&run.name);
-        let mut machine = Self { run, cgroup, manager: None, leader: 0 };
+        let mut machine = Self { run, cgroup, manager: None, leader: 0, network };
         machine.start();
         machine
     }
@@ -105,6 +130,7 @@ impl Machine {
             .env("CGROUP", self.cgroup.join(""))
             .env("RUN", &self.run.path)
             .env("NAME", &self.run.name)
+            .env("NETWORK", self.network.options())
             .env("LOWER", layers.lines().collect::<Vec<_>>().join(":"))
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())

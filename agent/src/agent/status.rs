@@ -132,7 +132,11 @@ impl Agent {
             let wants = |i: &&InstanceStatus| i.wanted_version.as_ref() == Some(version) && state.contains(&i.state.as_str());
             instances.iter().filter(wants).map(|i| i.user.clone()).collect()
         };
-        let pending = at(&["pending", "bumping"]);
+        // Who is still in the soak of another version has this one before them.
+        let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", "soaking"])
+            .into_iter()
+            .partition(|user| instances.iter().any(|i| i.user == *user && i.bound_version.as_ref() == Some(version)));
+        let pending = [at(&["pending", "bumping"]), soaking_elsewhere].concat();
         let deferred = at(&["deferred"]);
         let held = at(&["held-back", "stuck", "needs-decision", "rolling-back"]);
         let reason = view
@@ -147,16 +151,10 @@ impl Agent {
             _ if !deferred.is_empty() || !pending.is_empty() => "waiting",
             _ => "done",
         };
-        let reason =
-            reason.or_else(|| (state == "waiting").then(|| "waits for users to be idle, or for t3pin enforce".to_owned()));
-        Some(RolloutStatus {
-            version: version.clone(),
-            state: state.to_owned(),
-            reason,
-            done: at(&["settled", "soaking"]),
-            pending,
-            deferred,
-        })
+        let reason = reason.or_else(|| {
+            (state == "waiting").then(|| "waits for users to be idle, for a soak to end, or for t3pin enforce".to_owned())
+        });
+        Some(RolloutStatus { version: version.clone(), state: state.to_owned(), reason, done, pending, deferred })
     }
 }
 

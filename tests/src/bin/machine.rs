@@ -6,22 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use t3pin_tests::Machine;
 
-const USAGE: &str = "usage: tests/machine/shell [--deb FILE | --install] [--with FILE]... [-- COMMAND... | -- SCRIPT]
+const USAGE: &str = "usage: tests/machine/shell [--deb FILE | --install] [--with FILE]... [--outside] [-- COMMAND... | -- SCRIPT]
 
 Boots a throwaway machine, runs a command in it, or a script file of this host with its arguments, or else a shell, and removes it.
   --install    install the package in T3PIN_DEB, or the newest in target/debian
   --deb FILE   install this package
-  --with FILE  copy this file to /root";
+  --with FILE  copy this file to /root
+  --outside    on the host's network, with the registry that npm on the host is configured with";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
-    let mut install = false;
+    let (mut install, mut outside) = (false, false);
     let mut deb: Option<PathBuf> = None;
     let mut files: Vec<PathBuf> = Vec::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--" => break,
             "--install" => install = true,
+            "--outside" => outside = true,
             "--deb" => deb = arguments.next().map(PathBuf::from),
             "--with" => files.extend(arguments.next().map(PathBuf::from)),
             _ => {
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
     }
     let mut command: Vec<String> = arguments.collect();
 
-    let machine = Machine::boot();
+    let machine = if outside { Machine::boot_outside() } else { Machine::boot() };
     if let Some(deb) = &deb {
         machine.install_package(deb);
     } else if install {

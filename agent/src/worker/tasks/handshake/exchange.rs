@@ -89,9 +89,9 @@ pub async fn exchange(peer: &Peer, endpoints: &[String], link: &MintedLink, name
             }
             status => {
                 let said = excerpt(&reply.body, BODY);
-                let said = if said.is_empty() { "(nothing)".to_owned() } else { said };
+                let said = if said.is_empty() { "nothing more".to_owned() } else { said };
                 return Err(NoSession::Outcome(failed(format!(
-                    "POST {endpoint} answers {status} to a fresh credential: {said}"
+                    "POST {endpoint} answers {status} to a fresh credential, and says {said}"
                 ))));
             }
         }
