@@ -10,8 +10,10 @@ mod agent;
 mod cgroup;
 mod command;
 mod machine;
+mod operator;
 mod run_dir;
 mod user;
 
 pub use command::Output;
 pub use machine::Machine;
+pub use operator::FAST;
