@@ -17,48 +17,74 @@ fn assert_whole(machine: &Machine, user: &str, work: &str) {
     machine.user_pair(user);
 }
 
-/// Kills the agent as soon as the status shows the user in `phase` (or past it: then the kill comes late, and must do no harm either).
-fn kill_in(machine: &Machine, user: &str, phase: &str) {
-    let phase_now = format!("t3pin status --json | jq -r '.instances[] | select(.user == \"{user}\") | .phase // \"none\"'");
-    machine.ok(&format!(
-        "for i in $(seq 600); do case $({phase_now}) in {phase} | soaking | settled) break ;; esac; done
-         pid=$(systemctl show --property=MainPID --value t3pin.service); kill -KILL $pid"
-    ));
+/// When to kill the agent: as soon as its status shows the user in the phase or past it, and so many ms later.
+type Kill<'a> = (&'a str, &'a str, u32);
+
+const KILLER: &str = include_str!("killer.mjs");
+
+fn arm(machine: &Machine, kills: &[Kill]) {
+    machine.write("/opt/killer.mjs", KILLER);
+    let words: String = kills.iter().map(|(user, phase, delay)| format!(" {user} {phase} {delay}")).collect();
+    machine.ok(&format!("setsid node /opt/killer.mjs{words} >/run/killer 2>&1 </dev/null &"));
+    machine.wait_until("the killer watches", Duration::from_secs(10), |machine| machine.ok("cat /run/killer") == "watching");
 }
 
-fn killed_in(phase: &str) {
-    let machine = Machine::with_users("0.0.24", &["alice", "bob"]);
-    machine.seed("alice", "--threads 3 --turns 3");
-    let work = machine.work_hash("alice");
+fn assert_killed(machine: &Machine, kills: &[Kill]) {
+    let killed = machine.ok("sed 1d /run/killer");
+    println!("{killed}");
+    assert_eq!(killed.lines().count(), kills.len(), "the agent died each time:\n{killed}");
+}
+
+fn killed_on_the_way(kills: &[Kill]) {
+    let users: Vec<_> = kills.iter().map(|(user, ..)| *user).collect();
+    let machine = Machine::with_users("0.0.24", &users);
+    // Enough data that no phase is over before it is seen.
+    users.iter().for_each(|user| machine.seed(user, "--threads 3 --turns 3 --megabytes 16"));
+    let work: Vec<_> = users.iter().map(|user| machine.work_hash(user)).collect();
+    arm(&machine, kills);
     machine.pin("0.0.25");
-    machine.ok("setsid t3pin enforce >/run/enforced 2>&1 </dev/null &");
-    kill_in(&machine, "alice", phase);
-    assert_whole(&machine, "alice", &work);
     machine.sh("t3pin enforce --wait");
-    machine.wait_settled("alice", "0.0.25");
-    machine.wait_settled("bob", "0.0.25");
-    assert_eq!(machine.work_hash("alice"), work);
+    for (user, work) in users.iter().zip(&work) {
+        assert_whole(&machine, user, work);
+    }
+    for _ in 0..kills.len() {
+        machine.sh("t3pin enforce --wait");
+    }
+    for (user, work) in users.iter().zip(&work) {
+        machine.wait_settled(user, "0.0.25");
+        assert_whole(&machine, user, work);
+    }
+    assert_killed(&machine, kills);
     assert_eq!(machine.ok("ls -A /var/lib/t3pin/holds 2>/dev/null || true"), "", "nobody's unit is held back");
 }
 
 #[test]
-fn killed_while_rehearsing_the_agent_ends_what_was_under_way() {
-    killed_in("planned");
+fn an_agent_killed_on_the_way_out_of_the_old_version_ends_what_was_under_way() {
+    killed_on_the_way(&[("alice", "rehearsed", 0), ("bob", "baselined", 0), ("carol", "quiesced", 0), ("dave", "secured", 0)]);
 }
 
 #[test]
-fn killed_with_the_server_stopped_the_agent_ends_what_was_under_way() {
-    killed_in("quiesced");
+fn an_agent_killed_on_the_way_into_the_new_version_ends_what_was_under_way() {
+    killed_on_the_way(&[("alice", "switched", 0), ("bob", "started", 0), ("carol", "verified", 100), ("dave", "soaking", 100)]);
 }
 
 #[test]
-fn killed_around_the_switch_the_agent_ends_what_was_under_way() {
-    killed_in("switched");
-}
-
-#[test]
-fn killed_before_the_verdict_the_agent_ends_what_was_under_way() {
-    killed_in("started");
+fn an_agent_killed_again_and_again_in_a_rollback_still_brings_everything_back() {
+    let machine = Machine::with_users("0.0.24", &["bob"]);
+    machine.seed("bob", "--threads 3 --turns 3");
+    machine.ok("echo T3_STANDIN_LIVE_FAULT=1 >>/etc/t3-serve/bob.env");
+    let (work, cookie) = (machine.work_hash("bob"), machine.user_pair("bob"));
+    let kills = [("bob", "verified", 0), ("bob", "rolling-back", 0), ("bob", "rolling-back", 30), ("bob", "rolling-back", 150)];
+    arm(&machine, &kills);
+    machine.pin("0.0.103");
+    machine.sh("t3pin enforce --wait");
+    machine.wait_until("bob is rolled back", Duration::from_secs(90), |machine| {
+        machine.instance("bob")["last_bump"]["outcome"] == "rolled-back"
+    });
+    assert_whole(&machine, "bob", &work);
+    assert_eq!(machine.serving("bob").as_deref(), Some("0.0.24"));
+    assert!(machine.session_ok("bob", &cookie));
+    assert_killed(&machine, &kills);
 }
 
 #[test]

@@ -61,9 +61,20 @@ impl Machine {
 
     /// Reboots in order, as `systemctl reboot` does, and returns when it has booted again.
     pub fn reboot(&mut self) {
-        let before = self.leader();
-        self.sh("systemctl reboot");
-        self.await_boot(before);
+        self.sh("systemctl --no-block reboot");
+        // With --keep-unit the manager does not boot it again itself, but ends and says so (systemd-nspawn(1), "Exit status").
+        let deadline = Instant::now() + BOOT_DEADLINE;
+        let manager = self.manager.as_mut().expect("has been started");
+        let status = loop {
+            match manager.try_wait().expect("is our child") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("{} does not go down:\n{}", self.run.name, self.console()),
+                None => sleep(Duration::from_millis(10)),
+            }
+        };
+        assert_eq!(status.code(), Some(133), "{} went down to boot again:\n{}", self.run.name, self.console());
+        self.stop();
+        self.start();
     }
 
     /// Cuts the power: everything is killed at the same instant; then boots again from what lies on disk.
@@ -103,15 +114,15 @@ impl Machine {
             .spawn()
             .expect("unshare can be started");
         self.manager = Some(manager);
-        self.await_boot(0);
+        self.await_boot();
     }
 
-    /// Waits for a PID 1 other than `before`, and until it has settled.
-    fn await_boot(&mut self, before: u32) {
+    /// Waits for its PID 1, and until it has settled.
+    fn await_boot(&mut self) {
         let deadline = Instant::now() + BOOT_DEADLINE;
         loop {
             let manager = self.manager.as_mut().expect("has been started");
-            if let Some(leader) = leader_of(manager.id()).filter(|leader| *leader != before) {
+            if let Some(leader) = leader_of(manager.id()) {
                 self.leader.store(leader, Ordering::Relaxed);
                 let commands = self.command_cgroup();
                 if (commands.exists() || fs::create_dir(&commands).is_ok()) && self.sh(BOOTED).code == 0 {
