@@ -11,6 +11,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod lock;
 mod logging;
 mod notify;
 mod pins;
@@ -19,6 +20,7 @@ mod rollback;
 mod runs;
 mod socket;
 mod status;
+mod summary;
 mod survey;
 mod unit_file;
 mod watch;
@@ -54,6 +56,7 @@ struct Agent {
     settings: RwLock<SettingsNow>,
     board: board::Board,
     runs: runs::Runs,
+    _alone: lock::Alone,
 }
 
 /// The settings in force, and what is wrong with the files if they are not what the files say.
@@ -67,6 +70,7 @@ impl Agent {
     async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
         let root = Path::new(VAR);
         std::fs::create_dir_all(root)?;
+        let alone = lock::Alone::on(&root.join("agent.lock")).await?;
         let settings = match load_settings(Path::new(ETC)) {
             Ok(settings) => SettingsNow { good: Arc::new(settings), error: None },
             Err(error) => {
@@ -87,6 +91,7 @@ impl Agent {
             settings: RwLock::new(settings),
             board: board::Board::new(now_ms()),
             runs: runs::Runs::default(),
+            _alone: alone,
         })
     }
 
