@@ -16,4 +16,3 @@ mod user;
 
 pub use command::Output;
 pub use machine::Machine;
-pub use operator::FAST;

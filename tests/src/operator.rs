@@ -5,22 +5,16 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// Settings with which a bump takes seconds: short quiet time, soak and intervals.
-pub const FAST: &str = "[activity]\nquiet = \"1s\"\npoll = \"500ms\"\n\n[health]\nsoak = \"2s\"\nwatch_interval = \"500ms\"\n";
+const FAST: &str = "[activity]\nquiet = \"1s\"\npoll = \"500ms\"\n\n[health]\nsoak = \"2s\"\nwatch_interval = \"500ms\"\n";
 
 const SEED: &str = include_str!("../standin/seed.mjs");
 
 impl Machine {
-    /// A machine with the package installed and [`FAST`] settings, pinned to `version`, and `users` enrolled in this order.
+    /// A machine with the package installed settings with which a bump takes seconds, pinned to `version`, and `users` enrolled in this order.
     #[track_caller]
     pub fn with_users(version: &str, users: &[&str]) -> Self {
-        Self::with_users_and(FAST, version, users)
-    }
-
-    /// As [`Machine::with_users`], with other settings.
-    #[track_caller]
-    pub fn with_users_and(settings: &str, version: &str, users: &[&str]) -> Self {
         let machine = Self::boot();
-        machine.write("/etc/t3pin/conf.d/50-test.toml", settings);
+        machine.write("/etc/t3pin/conf.d/50-test.toml", FAST);
         machine.install_deb();
         machine.pin(version);
         for user in users {
@@ -61,14 +55,6 @@ impl Machine {
         descriptor["serverVersion"].as_str().map(str::to_owned)
     }
 
-    /// The run of a user's server: changes with every start of it.
-    #[track_caller]
-    pub fn server_run(&self, user: &str) -> String {
-        let invocation = self.invocation(&format!("t3-serve@{user}.service"));
-        assert!(!invocation.is_empty(), "{user}'s server does not run");
-        invocation
-    }
-
     /// Makes data in a user's database as a provider would, beside the running server too; options as in `tests/standin/seed.mjs`.
     #[track_caller]
     pub fn seed(&self, user: &str, options: &str) {
@@ -85,12 +71,6 @@ impl Machine {
         let output = self.as_user(user, &script);
         assert!(output.code == 0, "{user}'s work: {output}");
         output.stdout
-    }
-
-    /// The answer of one SQL query to a database, asked as root without touching it; for copies that no server has open.
-    #[track_caller]
-    pub fn query(&self, database: &str, sql: &str) -> String {
-        self.ok(&format!("sqlite3 'file:{database}?immutable=1' \"{sql}\""))
     }
 
     /// The highest migration applied to a user's database.

@@ -1,12 +1,15 @@
-//! The agent dies in the middle.
+//! The agent dies in the middle, by SIGKILL, at a phase of its own for each of several users, and again and again on the way back.
+//! Whatever is hit, everybody ends on a binary and data that belong together, unattended.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use serde_json::Value;
 use std::time::Duration;
 use t3pin_tests::Machine;
 
 /// Whatever was under way ended by itself, and binary and data belong together.
 fn assert_whole(machine: &Machine, user: &str, work: &str) {
     machine.wait_until(&format!("{user} is in a sane place"), Duration::from_secs(60), |machine| {
-        let instance = machine.instance(user);
+        let instance = instance(machine, user);
         let resting = ["settled", "pending", "held-back"].iter().any(|state| instance["state"] == *state);
         resting && instance["running_version"] == instance["bound_version"] && machine.serving(user).is_some()
     });
@@ -15,6 +18,12 @@ fn assert_whole(machine: &Machine, user: &str, work: &str) {
     assert_eq!(machine.migration_level(user), level, "{user} runs {version} on data of its own");
     assert_eq!(machine.work_hash(user), work);
     machine.user_pair(user);
+}
+
+/// One user's instance in the status; null while nobody answers, because the agent was just killed.
+fn instance(machine: &Machine, user: &str) -> Value {
+    let status: Value = serde_json::from_str(&machine.sh("t3pin status --json").stdout).unwrap_or_default();
+    status["instances"].as_array().into_iter().flatten().find(|one| one["user"] == user).cloned().unwrap_or_default()
 }
 
 /// When to kill the agent: as soon as its status shows the user in the phase or past it, and so many ms later.
@@ -29,10 +38,12 @@ fn arm(machine: &Machine, kills: &[Kill]) {
     machine.wait_until("the killer watches", Duration::from_secs(10), |machine| machine.ok("cat /run/killer") == "watching");
 }
 
-fn assert_killed(machine: &Machine, kills: &[Kill]) {
-    let killed = machine.ok("sed 1d /run/killer");
-    println!("{killed}");
-    assert_eq!(killed.lines().count(), kills.len(), "the agent died each time:\n{killed}");
+/// Waits for the last kill, and until the agent is back.
+fn wait_killed(machine: &Machine, kills: &[Kill]) {
+    machine.wait_until("the agent died each time, and is back", Duration::from_secs(90), |machine| {
+        machine.ok("cat /run/killer").lines().count() == kills.len() + 1 && machine.sh("t3pin status").code == 0
+    });
+    println!("{}", machine.ok("sed 1d /run/killer"));
 }
 
 fn killed_on_the_way(kills: &[Kill]) {
@@ -50,11 +61,11 @@ fn killed_on_the_way(kills: &[Kill]) {
     for _ in 0..kills.len() {
         machine.sh("t3pin enforce --wait");
     }
+    wait_killed(&machine, kills);
     for (user, work) in users.iter().zip(&work) {
         machine.wait_settled(user, "0.0.25");
         assert_whole(&machine, user, work);
     }
-    assert_killed(&machine, kills);
     assert_eq!(machine.ok("ls -A /var/lib/t3pin/holds 2>/dev/null || true"), "", "nobody's unit is held back");
 }
 
@@ -78,13 +89,13 @@ fn an_agent_killed_again_and_again_in_a_rollback_still_brings_everything_back() 
     arm(&machine, &kills);
     machine.pin("0.0.103");
     machine.sh("t3pin enforce --wait");
+    wait_killed(&machine, &kills);
     machine.wait_until("bob is rolled back", Duration::from_secs(90), |machine| {
-        machine.instance("bob")["last_bump"]["outcome"] == "rolled-back"
+        instance(machine, "bob")["last_bump"]["outcome"] == "rolled-back"
     });
     assert_whole(&machine, "bob", &work);
     assert_eq!(machine.serving("bob").as_deref(), Some("0.0.24"));
     assert!(machine.session_ok("bob", &cookie));
-    assert_killed(&machine, &kills);
 }
 
 #[test]
@@ -99,4 +110,26 @@ fn a_power_cut_in_the_middle_of_a_bump_ends_whole_too() {
         .ok(&format!("for i in $(seq 600); do case $({phase}) in secured | switched | started | soaking) break ;; esac; done"));
     machine.power_cut();
     assert_whole(&machine, "alice", &work);
+}
+
+#[test]
+fn a_rollback_restores_the_database_byte_for_byte() {
+    let machine = Machine::with_users("0.0.24", &["bob"]);
+    machine.seed("bob", "--threads 3 --turns 3");
+    machine.ok("echo T3_STANDIN_LIVE_FAULT=1 >>/etc/t3-serve/bob.env");
+    // Both at the very moment of the stop and of the start: what the servers themselves write does not get in the way.
+    machine.write(
+        "/etc/systemd/system/t3-serve@.service.d/hash.conf",
+        "[Service]\nExecStartPre=/bin/sh -c 'sha256sum < $HOME/.t3/userdata/state.sqlite >> $HOME/starts'\n\
+         ExecStopPost=/bin/sh -c 'sha256sum < $HOME/.t3/userdata/state.sqlite >> $HOME/stops'\n",
+    );
+    machine.ok("systemctl daemon-reload && systemctl restart t3-serve@bob && rm -f /home/bob/st[ao]*s");
+    machine.wait_until("bob's server answers", Duration::from_secs(20), |machine| machine.serving("bob").is_some());
+    machine.pin("0.0.103");
+    assert_eq!(machine.sh("t3pin enforce --wait").code, 4);
+    let stops = machine.ok("cat /home/bob/stops");
+    let starts = machine.ok("cat /home/bob/starts");
+    assert_eq!(stops.lines().count(), 2, "0.0.24 and 0.0.103 were stopped");
+    assert_eq!(starts.lines().last(), stops.lines().next(), "0.0.24 starts on the bytes that it left");
+    assert_ne!(stops.lines().nth(1), stops.lines().next());
 }
