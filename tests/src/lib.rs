@@ -11,6 +11,7 @@ mod cgroup;
 mod command;
 mod machine;
 mod outside;
+mod operator;
 mod run_dir;
 mod user;
 
