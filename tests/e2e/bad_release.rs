@@ -138,7 +138,7 @@ fn what_a_release_forks_ends_with_it_in_the_rehearsal_and_after_a_rollback() {
     match enforced.code {
         5 => assert_eq!(site.untouched(&USERS), before, "somebody was touched: {enforced}"),
         0 => {
-            let owners = site.ok("for pid in $(pgrep --exact sleep); do cat /proc/$pid/cgroup; done | sort -u");
+            let owners = site.ok("for pid in $(pgrep --exact sleep); do grep ^0:: /proc/$pid/cgroup; done | sort -u");
             let outside = owners.lines().find(|cgroup| !cgroup.contains("t3-serve@"));
             assert_eq!(outside, None, "something outlived its rehearsal");
             site.ok("t3pin rollback --all --force 2>&1");
