@@ -10,8 +10,8 @@ mod agent;
 mod cgroup;
 mod command;
 mod machine;
-mod outside;
 mod operator;
+mod outside;
 mod run_dir;
 mod user;
 
