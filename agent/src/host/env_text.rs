@@ -69,7 +69,9 @@ pub(super) fn set(text: &str, key: &str, value: &str) -> String {
         if !result.is_empty() && !result.ends_with('\n') {
             result.push('\n');
         }
-        result.push_str(&format!("{key}={value}\n"));
+        // A backslash before the last newline carries what is there over to the next line: an empty one ends it.
+        let continued = get(&format!("{result}{key}={value}\n"), key).as_deref() != Some(value);
+        result.push_str(&format!("{}{key}={value}\n", if continued { "\n" } else { "" }));
     }
     result
 }
@@ -205,6 +207,7 @@ mod tests {
         assert_eq!(set(text, "T3_PORT", "4000"), "# alice\nT3_HOST=\"127.0.0.1\" \n; end\nT3_PORT=4000\nX='a\nb'");
         assert_eq!(set("X=1", "T3_PORT", "4000"), "X=1\nT3_PORT=4000\n");
         assert_eq!(set("", "T3_PORT", "4000"), "T3_PORT=4000\n");
+        assert_eq!(set("X=1\\\n", "T3_PORT", "4000"), "X=1\\\n\nT3_PORT=4000\n");
     }
 
     proptest! {
