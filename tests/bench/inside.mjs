@@ -20,8 +20,8 @@ const START_MS = 2450;
 /** A server that is starting does not answer at all (T3-CONTRACT): so long a request may take before it counts as failed. */
 const PATIENCE_MS = 250;
 
-/** An agent at rest tells systemd's watchdog that it lives, every 15 s; that wakes one thread, or both of its two. */
-const WAKE_UPS = 6;
+/** An agent at rest tells systemd's watchdog that it lives, every 15 s: 2 or 3 times in 30 s, with 3 voluntary switches each time. */
+const WAKE_UPS = 9;
 
 const now = () => performance.now();
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
@@ -154,9 +154,10 @@ function effort(pid) {
   return { switches, ms: nanoseconds / 1e6 };
 }
 
-/** Everything an agent with nothing to do does in `seconds`. */
+/** What an agent with nothing to do does in `seconds`, once the threads of its last work have ended (tokio keeps them for 10 s). */
 async function idle(seconds) {
   const pid = (await run("systemctl", "show", "-P", "MainPID", "t3pin")).trim();
+  await sleep(15_000);
   const before = effort(pid);
   await sleep(seconds * 1000);
   const after = effort(pid);
