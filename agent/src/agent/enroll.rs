@@ -40,6 +40,7 @@ impl Agent {
         let port = self.port_for(request)?;
         let bound = self.store.binding(user).map_err(text)?;
         let instance = Instance { host: "127.0.0.1".to_owned(), port, unit: user.unit(), place: Place::of(account.clone()) };
+        self.refuse_strangers(&instance).await?;
         let version = match &bound {
             Some(bound) => bound.clone(),
             None => self.version_for(request, &instance, run).await?,
@@ -75,6 +76,23 @@ impl Agent {
         }
     }
 
+    /// A server that is to be started needs its port, and its data for itself: t3 does not lock it, and two servers on one
+    /// database break it (T3-CONTRACT section 7).
+    async fn refuse_strangers(&self, instance: &Instance) -> Result<(), String> {
+        let (user, unit) = (instance.user(), &instance.unit);
+        let state = self.systemd.unit(unit).await.map_err(text)?;
+        if !matches!(state.active_state.as_str(), "inactive" | "failed") && state.sub_state != "auto-restart" {
+            return Ok(());
+        }
+        if !ports::is_quiet(instance.port) {
+            return Err(format!(
+                "another program than {unit} listens on port {}; stop it, or give {user} another port (--port N)",
+                instance.port
+            ));
+        }
+        self.vault.refuse_held(&instance.place).map_err(|error| format!("{error}. {unit} is not running, so this is not its server"))
+    }
+
     /// Which version to bind a new instance to: the one that answers, the one that is said, else the pinned one if the data
     /// there is (if any) is of that version already.
     async fn version_for(&self, request: &EnrollRequest, instance: &Instance, run: &Run) -> Result<Version, String> {
@@ -98,9 +116,7 @@ impl Agent {
                 return Err(reason);
             }
         }
-        if request.version.is_none() {
-            self.fits_data(instance, &version).await?;
-        }
+        self.fits_data(instance, &version).await?;
         Ok(version)
     }
 

@@ -173,6 +173,11 @@ impl Vault {
         self.list_holds()
     }
 
+    /// [`StateError::Held`] while a process of the user's or of root's has the database open.
+    pub fn refuse_held(&self, place: &Place) -> Result<(), StateError> {
+        secure::refuse_held(place)
+    }
+
     /// With the server stopped: nobody has the database open (else [`StateError::Held`]); the copy for the new version,
     /// made and checked as the user; the originals into custody by rename, synced; a root-owned snapshot from custody,
     /// verified against the hashes. Repeating it after a crash finishes it.
