@@ -71,3 +71,18 @@ fn a_server_that_is_taken_over_runs_on_and_keeps_its_address() {
     assert_eq!(listens(&site), "127.0.0.2:4103");
     assert_eq!(site.level("dave"), "31");
 }
+
+#[test]
+fn a_server_is_not_stopped_while_somebody_else_has_its_database_open() {
+    let site = Site::with(&["alice"]);
+    site.ok("(echo 'SELECT 1 FROM projection_threads;'; sleep 300) | sqlite3 -readonly /home/alice/.t3/userdata/state.sqlite >/dev/null 2>&1 &");
+    site.until("the database is open", |site| site.sh("pgrep -x sqlite3").code == 0);
+    let before = site.runs(&["alice"]);
+    site.pin(GOOD);
+    let put_off = site.enforce_to(3);
+    assert!(put_off.stdout.contains("sqlite3 (pid"), "says who: {put_off}");
+    assert_eq!(site.runs(&["alice"]), before, "a bump that could only be undone has interrupted the user");
+    site.ok("pkill -x sqlite3");
+    site.await_state("alice", "settled");
+    site.is_whole("alice", GOOD, "31");
+}

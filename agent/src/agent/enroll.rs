@@ -140,7 +140,8 @@ impl Agent {
             ));
         }
         self.vault
-            .refuse_held(&instance.place)
+            .refuse_held(&instance.place, "")
+            .await
             .map_err(|error| format!("{error}. {unit} is not running, so this is not its server"))
     }
 
