@@ -5,6 +5,7 @@
 mod bad_release;
 mod common;
 mod crash;
+mod found;
 mod good_bump;
 mod install;
 mod package;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{Agent, now_ms};
-use crate::activity;
 use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, Version, WorkMarks};
 use crate::engine::{Action, Blame, Bump, Event, Fault, rollout};
 use crate::health;
@@ -62,7 +61,7 @@ impl Agent {
             |activity: Activity| rollout::busy(&activity, now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
         let mut frozen = false;
         if runs && !force {
-            if let Some(found) = busy(activity::look(place, &state.control_group, LOOK).await) {
+            if let Some(found) = busy(self.activity(place, &state.control_group, LOOK).await) {
                 return Ok(found);
             }
             match self.systemd.freeze(unit).await {
@@ -72,7 +71,7 @@ impl Agent {
                     "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
                 ),
             }
-            if let Some(found) = busy(activity::look(place, &state.control_group, FROZEN_LOOK).await) {
+            if let Some(found) = busy(self.activity(place, &state.control_group, FROZEN_LOOK).await) {
                 self.systemd.thaw(unit).await.map_err(host)?;
                 return Ok(found);
             }

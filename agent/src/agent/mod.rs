@@ -14,6 +14,7 @@ mod handler;
 mod lock;
 mod logging;
 mod notify;
+mod own_unit;
 mod pins;
 mod recovery;
 mod rollback;

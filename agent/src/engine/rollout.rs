@@ -268,6 +268,7 @@ fn in_words(reason: &BusyReason) -> String {
         BusyReason::PendingApproval { count } => format!("{count} approval(s) wait for the user"),
         BusyReason::PendingInput { count } => format!("{count} question(s) wait for the user"),
         BusyReason::TerminalJob { command } => format!("{command} runs in a terminal"),
+        BusyReason::DatabaseOpen { holders } => format!("the database is open in {holders}, which is not the server"),
     }
 }
 
