@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::domain::{BumpId, UnixMs, UserName};
+use crate::domain::{BumpId, UnixMs, UserName, Version};
 use crate::engine::{Bump, Event};
 
 pub use facts::Freeze;
@@ -128,6 +128,16 @@ impl Journal {
         }
     }
 
+    /// The last bump of a user to `version` that is over.
+    pub fn last_closed_to(&self, user: &UserName, version: &Version) -> Result<Option<Bump>, JournalError> {
+        let found = self.bumps(
+            "SELECT body FROM bumps WHERE closed AND user = ?1 AND json_extract(body, '$.to') = ?2
+             ORDER BY updated_ms DESC, id DESC LIMIT 1",
+            params![user.as_str(), version.to_string()],
+        )?;
+        Ok(found.into_iter().next())
+    }
+
     fn bumps(&self, query: &str, parameters: impl rusqlite::Params) -> Result<Vec<Bump>, JournalError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(query).map_err(reading)?;
@@ -188,6 +198,22 @@ mod tests {
         assert_eq!(journal.open_bump(bump.instance.user()).unwrap(), Some(bump.clone()));
         assert!(journal.new_bump_id().unwrap() > bump.id);
         assert!(journal.closed_bumps(None, 10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_last_bump_to_a_version_is_found_behind_later_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("journal.sqlite")).unwrap();
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        for (to, now) in [("0.0.25", 1), ("0.0.28", 2), ("0.0.28", 3), ("0.0.25", 4)] {
+            let mut bump = sample(journal.new_bump_id().unwrap(), "alice");
+            bump.to = version(to);
+            bump.phase = crate::engine::Phase::Closed(crate::engine::Outcome::Done);
+            journal.record(&bump, None, now).unwrap();
+        }
+        let found = |user: &str, to: &str| journal.last_closed_to(&user.parse().unwrap(), &version(to)).unwrap();
+        assert_eq!(found("alice", "0.0.28").map(|bump| bump.id), Some(BumpId(3)));
+        assert_eq!((found("alice", "0.0.24"), found("bob", "0.0.28")), (None, None));
     }
 
     #[test]

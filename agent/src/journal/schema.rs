@@ -24,6 +24,11 @@ const TABLES: &str = "
     CREATE TABLE cleared (version TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// Made at every opening where it is missing: an older agent has no need of it.
+const INDEX: &str = "
+    CREATE INDEX IF NOT EXISTS bumps_by_version ON bumps (user, json_extract(body, '$.to'), updated_ms) WHERE closed;
+";
+
 /// Opens `path`, checks it, and makes the tables when the file is new.
 pub fn open(path: &Path) -> Result<Connection, JournalError> {
     let damaged = |source: rusqlite::Error| match source.sqlite_error_code() {
@@ -49,5 +54,6 @@ pub fn open(path: &Path) -> Result<Connection, JournalError> {
             .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
             .map_err(damaged)?;
     }
+    connection.execute_batch(INDEX).map_err(damaged)?;
     Ok(connection)
 }
