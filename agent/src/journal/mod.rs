@@ -56,6 +56,14 @@ pub enum JournalError {
         /// Why it failed.
         source: rusqlite::Error,
     },
+    /// The file could not be kept from others.
+    #[error("the journal {path} could not be made readable by root alone: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// There are no numbers left.
     #[error("the journal has no names left for bumps")]
     Exhausted,
@@ -214,6 +222,21 @@ mod tests {
         let found = |user: &str, to: &str| journal.last_closed_to(&user.parse().unwrap(), &version(to)).unwrap();
         assert_eq!(found("alice", "0.0.28").map(|bump| bump.id), Some(BumpId(3)));
         assert_eq!((found("alice", "0.0.24"), found("bob", "0.0.28")), (None, None));
+    }
+
+    #[test]
+    fn nobody_else_reads_or_locks_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.sqlite");
+        drop(Journal::open(&path).unwrap());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        journal.new_bump_id().unwrap();
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+        }
     }
 
     #[test]
