@@ -86,3 +86,49 @@ fn a_server_is_not_stopped_while_somebody_else_has_its_database_open() {
     site.await_state("alice", "settled");
     site.is_whole("alice", GOOD, "31");
 }
+
+#[test]
+fn what_was_rolled_back_by_order_does_not_come_again_after_going_back_further() {
+    let site = Site::with(&["alice"]);
+    for version in [GOOD, "0.0.28"] {
+        site.pin(version);
+        site.enforce_to(0);
+        site.await_state("alice", "settled");
+    }
+    site.ok("t3pin rollback alice 2>&1; t3pin rollback alice 2>&1");
+    site.is_whole("alice", OLD, "30");
+    let before = site.untouched(&["alice"]);
+    site.enforce_to(5);
+    assert_eq!(site.instance("alice")["state"], "held-back");
+    assert_eq!(site.untouched(&["alice"]), before, "the operator's word counts until it is cleared");
+    site.ok("t3pin versions clear 0.0.28");
+    site.enforce_to(0);
+    site.is_whole("alice", "0.0.28", "32");
+}
+
+#[test]
+fn a_rollback_for_which_nothing_is_kept_any_more_stops_nobody() {
+    let site = Site::with(&["alice"]);
+    site.settings("[snapshots]\nkeep = 1\n");
+    for version in [GOOD, "0.0.28"] {
+        site.pin(version);
+        site.enforce_to(0);
+        site.await_state("alice", "settled");
+    }
+    site.ok("t3pin rollback alice 2>&1");
+    let before = site.untouched(&["alice"]);
+    let too_far = site.sh("t3pin rollback alice");
+    assert_eq!(too_far.code, 5, "{too_far}");
+    assert!(too_far.stdout.contains("retention"), "says why: {too_far}");
+    assert_eq!(site.untouched(&["alice"]), before);
+    site.is_whole("alice", GOOD, "31");
+}
+
+#[test]
+fn users_cannot_read_the_agents_ledger_nor_keep_it_from_starting() {
+    let site = Site::with(&["alice"]);
+    assert_eq!(site.ok("cd /var/lib/t3pin && stat --format %a agent.lock journal.sqlite*").replace("600", "").trim(), "");
+    assert_ne!(site.as_user("alice", "flock --nonblock /var/lib/t3pin/agent.lock true").code, 0);
+    assert_ne!(site.as_user("alice", "head -c 1 /var/lib/t3pin/journal.sqlite").code, 0);
+    assert_eq!(site.as_user("alice", "ls /var/lib/t3pin/versions").code, 0, "which versions there are is no secret");
+}

@@ -236,7 +236,9 @@ impl Agent {
 }
 
 /// Reads and writes of a user's whole data take their time: not on the threads that answer the socket.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, Fault> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+) -> Result<T, Fault> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(data),
         Err(error) => Err(Fault { reason: format!("the work on the data was broken off: {error}"), blame: Blame::Environment }),

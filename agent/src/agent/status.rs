@@ -96,6 +96,7 @@ impl Agent {
         let (state, detail) = match wanted.clone().or_else(|| bound.clone()) {
             None => ("unbound", Some("not enrolled, and nothing is pinned".to_owned())),
             Some(wanted) => {
+                let tried = self.journal.last_closed_to(user, &wanted).ok().flatten();
                 let seen = InstanceView {
                     user: user.clone(),
                     bound: bound.clone(),
@@ -106,6 +107,7 @@ impl Agent {
                     activity: None,
                     open: open.clone(),
                     last: last.clone(),
+                    tried,
                 };
                 state_of(view, &seen, active)
             }

@@ -50,6 +50,7 @@ impl Agent {
             let bound = self.store.binding(&user)?;
             let open = self.journal.open_bump(&user)?;
             let last = self.journal.closed_bumps(Some(&user), 1)?.into_iter().next();
+            let tried = self.journal.last_closed_to(&user, &wanted)?;
             let unenforced = enforced.is_some_and(|enforced| *enforced.wanted(&user) != wanted);
             let mut seen = InstanceView {
                 bound,
@@ -60,6 +61,7 @@ impl Agent {
                 activity: None,
                 open,
                 last,
+                tried,
                 user: user.clone(),
             };
             self.look_closer(&mut seen, &user).await;
