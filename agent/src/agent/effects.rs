@@ -88,7 +88,15 @@ impl Agent {
     }
 
     async fn secure(&self, bump: &Bump) -> Result<Event, Fault> {
-        let (_, snapshot) = self.vault.secure(&bump.instance.place, bump.id, &bump.from, now_ms(), DATA).await.map_err(data)?;
+        let place = &bump.instance.place;
+        let secured = self.vault.secure(place, bump.id, &bump.from, now_ms(), DATA).await;
+        if secured.is_err()
+            && let Err(error) = self.vault.discard_work(place, bump.id).await
+        {
+            // The old version is started next, and may need the room that a half-made copy takes.
+            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
+        }
+        let (_, snapshot) = secured.map_err(data)?;
         Ok(Event::Secured { snapshot })
     }
 

@@ -134,11 +134,13 @@ impl Agent {
             let wants = |i: &&InstanceStatus| i.wanted_version.as_ref() == Some(version) && state.contains(&i.state.as_str());
             instances.iter().filter(wants).map(|i| i.user.clone()).collect()
         };
+        // Their own data or settings are in the way: that stops nobody else, but it waits for them.
+        let refused = at(&["refused"]);
         // Who is still in the soak of another version has this one before them.
         let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", "soaking"])
             .into_iter()
             .partition(|user| instances.iter().any(|i| i.user == *user && i.bound_version.as_ref() == Some(version)));
-        let pending = [at(&["pending", "bumping"]), soaking_elsewhere].concat();
+        let pending = [at(&["pending", "bumping"]), refused.clone(), soaking_elsewhere].concat();
         let deferred = at(&["deferred"]);
         let held = at(&["held-back", "stuck", "needs-decision", "rolling-back"]);
         let reason = view
@@ -146,18 +148,24 @@ impl Agent {
             .get(version)
             .or_else(|| view.uninstallable.get(version))
             .cloned()
-            .or_else(|| instances.iter().find(|i| held.contains(&i.user)).and_then(|i| i.detail.clone()));
+            .or_else(|| why_of(instances, &held));
         let state = match agent {
             "installing" | "rehearsing" | "bumping" => agent,
             _ if reason.is_some() => "stopped",
             _ if !deferred.is_empty() || !pending.is_empty() => "waiting",
             _ => "done",
         };
-        let reason = reason.or_else(|| {
+        let reason = reason.or_else(|| why_of(instances, &refused)).or_else(|| {
             (state == "waiting").then(|| "waits for users to be idle, for a soak to end, or for t3pin enforce".to_owned())
         });
         Some(RolloutStatus { version: version.clone(), state: state.to_owned(), reason, done, pending, deferred })
     }
+}
+
+/// What is said of the first of `users`.
+fn why_of(instances: &[InstanceStatus], users: &[UserName]) -> Option<String> {
+    let first = instances.iter().find(|instance| users.contains(&instance.user))?;
+    first.detail.as_ref().map(|detail| format!("{}: {detail}", first.user))
 }
 
 /// Root and group `t3pin` see everybody, a user their own.
@@ -189,7 +197,11 @@ pub fn summary(bump: &Bump) -> BumpSummary {
         seconds: (ended - begun).max(0) as f64 / 1000.0,
         downtime_ms: bump.downtime_ms(),
         salvage: bump.salvage.as_ref().map(|salvage| salvage.path.display().to_string()),
-        snapshot: bump.snapshot.as_ref().map(|snapshot| snapshot.path.display().to_string()),
+        snapshot: bump
+            .snapshot
+            .as_ref()
+            .filter(|snapshot| snapshot.path.exists())
+            .map(|snapshot| snapshot.path.display().to_string()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::types::RunOutcome;
-use crate::domain::UnixMs;
+use crate::domain::{UnixMs, UserName};
 use crate::engine::rollout::{Decision, HostView, decide};
 use crate::engine::{Blame, Bump, Outcome, Phase};
 
@@ -31,6 +31,10 @@ impl Sum {
             self.worst = outcome;
         }
         self.stories.push(story);
+    }
+
+    fn tells(&self, user: &UserName, reason: &str) -> bool {
+        self.stories.iter().any(|story| story.starts_with(&format!("{user} was ")) && story.ends_with(reason))
     }
 }
 
@@ -65,6 +69,8 @@ fn tell_instances(sum: &mut Sum, view: &HostView) {
             Decision::Keep(reason) => sum.take(RunOutcome::Done, format!("{user}: {reason}")),
             Decision::Defer(reason) => sum.take(RunOutcome::Deferred, format!("{user} is put off: {reason}")),
             Decision::Bump(reason) => sum.take(RunOutcome::Deferred, format!("{user} is next: {reason}")),
+            // Told already, at the end of the bump that it came from.
+            Decision::Refuse(reason) if sum.tells(user, &reason) => {}
             Decision::HoldBack(reason) | Decision::Refuse(reason) => held.entry(reason).or_default().push(user.to_string()),
         }
     }
