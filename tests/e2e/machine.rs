@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use t3pin_tests::Machine;
 
 /// Everything on the host that names a machine: processes, mounts, directories, cgroups.
@@ -66,10 +67,35 @@ fn a_panicking_test_leaves_nothing_behind() {
                 let machine = Machine::boot();
                 machine.name().clone_into(&mut name);
                 machine.ok("sleep infinity & exit 3");
+                unreachable!("that command failed");
             })
             .join()
     });
     assert!(result.is_err());
+    assert_eq!(traces_of(&name), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_killed_test_left_is_removed_by_the_next_boot() {
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_machine"))
+        .args(["--", "bash", "-c", "echo up; sleep infinity"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let name = format!("t3pin-test-{}-0", killed.id());
+    let mut line = String::new();
+    BufReader::new(killed.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!traces_of(&name).is_empty(), "nobody has cleaned up yet");
+
+    let _machine = Machine::boot();
+    // Another test that boots at this moment may be at it.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !traces_of(&name).is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(traces_of(&name), Vec::<String>::new());
 }
 
@@ -117,4 +143,34 @@ fn disk_and_journal_outlive_a_reboot_and_a_power_cut() {
     assert_eq!(machine.ok("cat /var/lib/mark"), "kept");
     assert!(machine.ok("journalctl --no-pager --unit=before").contains("from-before"));
     machine.wait_until("the registry is up again", Duration::from_secs(5), |machine| machine.sh("npm ping").code == 0);
+}
+
+#[test]
+fn a_user_pairs_with_either_contract_and_is_known_by_the_cookie() {
+    let machine = Machine::boot();
+    for (version, user, port) in [("0.0.24", "alice", 3724), ("0.0.25", "bob", 3725)] {
+        let installed = format!("/var/lib/t3pin/versions/{version}");
+        // Not --prefix: npm would look for its global settings there, and not know the registry.
+        machine.ok(&format!(
+            "set -e
+            mkdir -p {installed}/bin /var/lib/t3pin/bindings && cd {installed} && npm install --ignore-scripts t3@{version} 2>&1
+            ln -s ../node_modules/.bin/t3 bin/t3
+            ln -s ../versions/{version} /var/lib/t3pin/bindings/{user}
+            npm_config_nodedir=/usr/local npm rebuild node-pty 2>&1"
+        ));
+        machine.write(&format!("/etc/t3-serve/{user}.env"), &format!("T3_PORT={port}\n"));
+        assert_eq!(machine.port(user), port);
+        machine.ok(&format!(
+            "systemd-run --quiet --unit=t3-{user} --uid={user} --setenv=HOME=/home/{user} --working-directory=/home/{user} \
+             --property=SuccessExitStatus=130 /var/lib/t3pin/bindings/{user}/bin/t3 serve --host 127.0.0.1 --port {port} --no-browser"
+        ));
+        machine.wait_until("the server answers", Duration::from_secs(20), |machine| {
+            machine.sh(&format!("curl --silent --fail --max-time 2 http://127.0.0.1:{port}/api/auth/session")).code == 0
+        });
+        let cookie = machine.user_pair(user);
+        assert!(machine.session_ok(user, &cookie));
+        assert!(!machine.session_ok(user, "t3_session=made.up"));
+        machine.ok(&format!("systemctl stop t3-{user}"));
+        assert_eq!(machine.db_hash(user).len(), 64);
+    }
 }

@@ -12,12 +12,17 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
+    /// Of the same name in the hierarchies of cgroup v1, if the host has any: the container's manager makes one for `name=systemd`.
+    mirrors: Vec<PathBuf>,
 }
 
 impl Cgroup {
     /// The cgroup `name` at the top of the unified hierarchy, whether it exists or not.
     pub(crate) fn named(name: &str) -> Self {
-        Self { path: unified_hierarchy().join(name) }
+        let mirrors = hierarchies("cgroup").into_iter().map(|top| top.join(name)).collect();
+        let top =
+            hierarchies("cgroup2").into_iter().next().expect("this host has no cgroup v2 mounted: no machine can be started");
+        Self { path: top.join(name), mirrors }
     }
 
     /// Makes it.
@@ -49,7 +54,7 @@ impl Cgroup {
         // A process that was just reaped may keep its cgroup busy for a moment.
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            match remove_tree(&self.path) {
+            match self.mirrors.iter().chain([&self.path]).try_for_each(|path| remove_tree(path)) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                     sleep(Duration::from_millis(5));
                 }
@@ -78,13 +83,9 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Where the host has mounted cgroup v2: `/sys/fs/cgroup`, or `unified` below it beside v1.
-fn unified_hierarchy() -> PathBuf {
+/// Where the host has mounted cgroups of this kind; v2 is at `/sys/fs/cgroup`, or at `unified` below it when v1 is there too.
+fn hierarchies(kind: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc/self/mounts can be read");
-    mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|fields| fields.get(2) == Some(&"cgroup2"))
-        .map(|fields| PathBuf::from(fields[1]))
-        .expect("this host has no cgroup v2 mounted: the machine cannot be started")
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields.filter(|fields| fields.get(2) == Some(&kind)).map(|fields| PathBuf::from(fields[1])).collect()
 }

@@ -2,11 +2,14 @@
 
 use crate::Machine;
 use std::fmt;
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::thread;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Makes the names of the files with output unique.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Seconds after which a command is killed: it hangs, and the test is to say where.
 const DEADLINE: &str = "300";
@@ -36,24 +39,21 @@ impl Machine {
 
     /// As [`Machine::sh`], with `input` on standard input.
     pub fn sh_with_input(&self, script: &str, input: &str) -> Output {
+        // Files and not pipes: what a script leaves running in the background would hold a pipe open.
+        let (stdout, stderr) = (self.nameless_file(), self.nameless_file());
         let mut child = self
             .nsenter(&["timeout", "--kill-after=5", DEADLINE], script)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(stdout.try_clone().expect("a file can be shared"))
+            .stderr(stderr.try_clone().expect("a file can be shared"))
             .spawn()
             .expect("/bin/sh can be started");
         let mut stdin = child.stdin.take().expect("is piped");
-        let output = thread::scope(|scope| {
-            // In a thread of its own, since a command may say much before it reads. One that reads nothing is fine too.
-            scope.spawn(move || stdin.write_all(input.as_bytes()).ok());
-            child.wait_with_output().expect("its output can be read")
-        });
-        Output {
-            code: code(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        // A command that reads nothing is fine too.
+        stdin.write_all(input.as_bytes()).ok();
+        drop(stdin);
+        let status = child.wait().expect("it can be waited for");
+        Output { code: code(status), stdout: contents(stdout), stderr: contents(stderr) }
     }
 
     /// Runs a bash script that must succeed, and returns what it printed, without the white space around it.
@@ -85,6 +85,13 @@ impl Machine {
         self.nsenter(&["env"], script).status().map_or(127, code)
     }
 
+    fn nameless_file(&self) -> File {
+        let path = self.run_dir().join(format!("output-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("the run directory can be written");
+        fs::remove_file(path).expect("it was just made");
+        file
+    }
+
     fn nsenter(&self, wrapper: &[&str], script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", r#"echo $$ >"$0/cgroup.procs"; exec "$@""#]).arg(self.command_cgroup()).args(wrapper);
@@ -93,6 +100,14 @@ impl Machine {
         command.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "bash", "-c", script]);
         command
     }
+}
+
+/// All that was written to it, through whatever handle.
+fn contents(mut file: File) -> String {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).expect("is a file");
+    file.read_to_end(&mut bytes).expect("can be read");
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn code(status: ExitStatus) -> i32 {

@@ -10,6 +10,7 @@ mod agent;
 mod cgroup;
 mod command;
 mod machine;
+mod operator;
 mod outside;
 mod run_dir;
 mod user;

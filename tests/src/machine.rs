@@ -8,12 +8,14 @@ use crate::run_dir::RunDir;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long a boot may take on a host that has much else to do.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+
+/// How the manager ends with `--keep-unit` when the container reboots, for its caller to start it again.
+const REBOOT: i32 = 133;
 
 /// Has settled, and its registry answers.
 const BOOTED: &str = "case $(systemctl is-system-running) in running | degraded) ;; *) exit 1 ;; esac
@@ -56,7 +58,7 @@ pub struct Machine {
     cgroup: Cgroup,
     manager: Option<Child>,
     /// Its PID 1, as the host numbers it; changes with a reboot.
-    leader: AtomicU32,
+    leader: u32,
     network: Network,
 }
 
@@ -74,21 +76,24 @@ impl Machine {
         }
         let run = RunDir::create(&machine_dir);
         let cgroup = Cgroup::named(&run.name);
-        let mut machine = Self { run, cgroup, manager: None, leader: AtomicU32::new(0), network };
+        let mut machine = Self { run, cgroup, manager: None, leader: 0, network };
         machine.start();
         machine
     }
 
-    /// Its name on the host, and its host name.
+    /// Its name on the host.
     pub fn name(&self) -> &str {
         &self.run.name
     }
 
     /// Reboots in order, as `systemctl reboot` does, and returns when it has booted again.
+    #[track_caller]
     pub fn reboot(&mut self) {
-        let before = self.leader();
         self.sh("systemctl reboot");
-        self.await_boot(before);
+        let code = self.await_end(BOOT_DEADLINE);
+        assert_eq!(code, Some(REBOOT), "{} did not reboot:\n{}", self.run.name, self.console());
+        self.stop();
+        self.start();
     }
 
     /// Cuts the power: everything is killed at the same instant; then boots again from what lies on disk.
@@ -99,7 +104,12 @@ impl Machine {
 
     /// The host's process id of its PID 1.
     pub(crate) fn leader(&self) -> u32 {
-        self.leader.load(Ordering::Relaxed)
+        self.leader
+    }
+
+    /// What it has on the host's disk.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run.path
     }
 
     /// The cgroup its commands run in: the container's own, so that they are killed with it and look at home in it.
@@ -129,16 +139,15 @@ impl Machine {
             .spawn()
             .expect("unshare can be started");
         self.manager = Some(manager);
-        self.await_boot(0);
+        self.await_boot();
     }
 
-    /// Waits for a PID 1 other than `before`, and until it has settled.
-    fn await_boot(&mut self, before: u32) {
+    fn await_boot(&mut self) {
         let deadline = Instant::now() + BOOT_DEADLINE;
         loop {
             let manager = self.manager.as_mut().expect("has been started");
-            if let Some(leader) = leader_of(manager.id()).filter(|leader| *leader != before) {
-                self.leader.store(leader, Ordering::Relaxed);
+            if let Some(leader) = leader_of(manager.id()) {
+                self.leader = leader;
                 let commands = self.command_cgroup();
                 if (commands.exists() || fs::create_dir(&commands).is_ok()) && self.sh(BOOTED).code == 0 {
                     return;
@@ -154,7 +163,13 @@ impl Machine {
         }
     }
 
+    /// Kills everything at the same instant, and takes away what is not on disk.
     fn stop(&mut self) {
+        // The container first: its manager then reaps its PID 1 and cleans up behind itself.
+        let payload = self.cgroup.join("payload/cgroup.kill");
+        if payload.exists() && fs::write(payload, "1").is_ok() {
+            self.await_end(Duration::from_secs(5));
+        }
         if let Err(error) = self.cgroup.kill() {
             eprintln!("{}: {error}", self.run.name);
         }
@@ -166,6 +181,18 @@ impl Machine {
         if let Err(error) = self.cgroup.destroy() {
             eprintln!("{}: its cgroup is left: {error}", self.run.name);
         }
+    }
+
+    /// The exit code of the container's manager, when it ends in time.
+    fn await_end(&mut self, timeout: Duration) -> Option<i32> {
+        let deadline = Instant::now() + timeout;
+        while Instant::now() < deadline {
+            if let Some(status) = self.manager.as_mut().and_then(|manager| manager.try_wait().ok().flatten()) {
+                return status.code();
+            }
+            sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     fn console(&self) -> String {

@@ -59,7 +59,9 @@ impl Agent {
         let open = self.journal.open_bumps().unwrap_or_default();
         let settings = self.settings();
         let soaking = open.iter().any(|bump| bump.phase == crate::engine::Phase::Soaking).then_some(settings.watch_interval);
-        let waiting = self.journal.unfinished().unwrap_or(true).then_some(settings.poll);
+        // A thaw puts an order to look on the desk itself.
+        let frozen = self.journal.freeze().is_ok_and(|freeze| freeze.is_some());
+        let waiting = (!frozen && self.journal.unfinished().unwrap_or(true)).then_some(settings.poll);
         soaking.into_iter().chain(waiting).min()
     }
 

@@ -32,7 +32,7 @@ impl Agent {
                 }
                 Err(error) => say(&bump, &format!("{error}; going on, so that the user is served")),
             }
-            if next.phase != bump.phase {
+            if next.phase != bump.phase && !next.is_closed() {
                 tell(&next, progress);
             }
             bump = next;
@@ -131,7 +131,7 @@ pub fn words(bump: &Bump) -> String {
         Phase::Closing(Outcome::RolledBack) => format!("rolled back to {from} with its data{why}"),
         Phase::Closing(Outcome::Refused) => format!("refused{why}"),
         Phase::Closing(Outcome::Cancelled) => format!("called off{why}"),
-        Phase::Closed(_) => "done".to_owned(),
+        Phase::Closed(outcome) => words(&Bump { phase: Phase::Closing(outcome), ..bump.clone() }),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{Agent, now_ms};
-use crate::activity;
 use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, Version, WorkMarks};
 use crate::engine::{Action, Blame, Bump, Event, Fault, rollout};
 use crate::health;
@@ -62,7 +61,7 @@ impl Agent {
             |activity: Activity| rollout::busy(&activity, now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
         let mut frozen = false;
         if runs && !force {
-            if let Some(found) = busy(activity::look(place, &state.control_group, LOOK).await) {
+            if let Some(found) = busy(self.activity(place, &state.control_group, LOOK).await) {
                 return Ok(found);
             }
             match self.systemd.freeze(unit).await {
@@ -72,7 +71,7 @@ impl Agent {
                     "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
                 ),
             }
-            if let Some(found) = busy(activity::look(place, &state.control_group, FROZEN_LOOK).await) {
+            if let Some(found) = busy(self.activity(place, &state.control_group, FROZEN_LOOK).await) {
                 self.systemd.thaw(unit).await.map_err(host)?;
                 return Ok(found);
             }
@@ -89,7 +88,15 @@ impl Agent {
     }
 
     async fn secure(&self, bump: &Bump) -> Result<Event, Fault> {
-        let (_, snapshot) = self.vault.secure(&bump.instance.place, bump.id, &bump.from, now_ms(), DATA).await.map_err(data)?;
+        let place = &bump.instance.place;
+        let secured = self.vault.secure(place, bump.id, &bump.from, now_ms(), DATA).await;
+        if secured.is_err()
+            && let Err(error) = self.vault.discard_work(place, bump.id).await
+        {
+            // The old version is started next, and may need the room that a half-made copy takes.
+            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
+        }
+        let (_, snapshot) = secured.map_err(data)?;
         Ok(Event::Secured { snapshot })
     }
 
@@ -237,7 +244,9 @@ impl Agent {
 }
 
 /// Reads and writes of a user's whole data take their time: not on the threads that answer the socket.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, Fault> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+) -> Result<T, Fault> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(data),
         Err(error) => Err(Fault { reason: format!("the work on the data was broken off: {error}"), blame: Blame::Environment }),

@@ -1,13 +1,14 @@
 //! Enforcing the pin: doing what the engine says is next until it says to rest.
 
 use super::runs::Run;
+use super::summary;
 use super::survey::SurveyError;
 use super::{Agent, now_ms};
 use crate::api::types::RunOutcome;
 use crate::config::Pin;
 use crate::domain::{DeferralOwner, Version};
-use crate::engine::rollout::{Decision, HostView, Next, decide, next};
-use crate::engine::{Blame, Bump, Event, Outcome, Phase};
+use crate::engine::Event;
+use crate::engine::rollout::{Decision, Next, decide, next};
 use crate::host::instances;
 use crate::versions::InstallSettings;
 
@@ -58,7 +59,10 @@ impl Agent {
             return (RunOutcome::Refused, error.to_string());
         }
         match self.survey(pin, None).await {
-            Ok(view) => self.sum_up(&view, begun),
+            Ok(view) => {
+                let closed = self.journal.closed_bumps(None, 1000).unwrap_or_default();
+                summary::of(&view, &closed, begun)
+            }
             Err(error) => (RunOutcome::Refused, error.to_string()),
         }
     }
@@ -73,6 +77,8 @@ impl Agent {
         loop {
             let view = self.survey(pin, enforced).await?;
             match next(&view) {
+                // What waits while the host is frozen waits for the thaw, and is not forgotten.
+                Next::Rest if view.frozen.is_some() => return Ok(()),
                 Next::Rest => {
                     let waits = |i| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
                     return Ok(self.journal.set_unfinished(view.instances.iter().any(waits))?);
@@ -138,69 +144,5 @@ impl Agent {
             user: "t3pin-npm".to_owned(),
             deadline: settings.install_deadline,
         }
-    }
-
-    /// What an enforcement that began at `begun` came to: the worst of what happened decides.
-    fn sum_up(&self, view: &HostView, begun: i64) -> (RunOutcome, String) {
-        let closed = self.journal.closed_bumps(None, 1000).unwrap_or_default();
-        let ended: Vec<&Bump> = closed.iter().filter(|bump| bump.ended_ms.is_some_and(|ended| ended >= begun)).collect();
-        let mut stories = vec![];
-        let mut worst = RunOutcome::Done;
-        let mut take = |outcome: RunOutcome, story: String| {
-            if rank(outcome) > rank(worst) {
-                worst = outcome;
-            }
-            stories.push(story);
-        };
-        for bump in ended {
-            let reason = bump.fault.as_ref().map_or("no reason is known", |fault| fault.reason.as_str());
-            let user = bump.instance.user();
-            match bump.phase {
-                Phase::Closed(Outcome::RolledBack) => {
-                    take(RunOutcome::RolledBack, format!("{user} was rolled back to {} with its data: {reason}", bump.from));
-                }
-                Phase::Closed(Outcome::Refused) => take(RunOutcome::Refused, format!("{user} was not touched: {reason}")),
-                Phase::Closed(Outcome::Cancelled) if bump.fault.as_ref().is_some_and(|f| f.blame != Blame::Operator) => {
-                    take(RunOutcome::Refused, format!("{user} was not touched: {reason}"));
-                }
-                _ => {}
-            }
-        }
-        let mut settled = vec![];
-        for instance in &view.instances {
-            let user = &instance.user;
-            if instance.open.as_ref().is_some_and(|open| open.phase == Phase::Stuck) {
-                take(RunOutcome::Stuck, format!("{user} is stuck"));
-                continue;
-            }
-            match decide(view, instance) {
-                Decision::Keep(_) if instance.bound.as_ref() == Some(&instance.wanted) => {
-                    settled.push(format!("{user} {}", instance.wanted))
-                }
-                Decision::Keep(reason) => take(RunOutcome::Done, format!("{user}: {reason}")),
-                Decision::Defer(reason) => take(RunOutcome::Deferred, format!("{user} is put off: {reason}")),
-                Decision::Bump(reason) => take(RunOutcome::Deferred, format!("{user} is next: {reason}")),
-                Decision::HoldBack(reason) | Decision::Refuse(reason) => {
-                    take(RunOutcome::Refused, format!("{user} is held back: {reason}"))
-                }
-            }
-        }
-        if !settled.is_empty() {
-            stories.insert(0, format!("as pinned: {}", settled.join(", ")));
-        }
-        if stories.is_empty() {
-            stories.push("there are no instances; `t3pin enroll USER` makes one".to_owned());
-        }
-        (worst, stories.join(". "))
-    }
-}
-
-fn rank(outcome: RunOutcome) -> u8 {
-    match outcome {
-        RunOutcome::Done => 0,
-        RunOutcome::Deferred => 1,
-        RunOutcome::Refused => 2,
-        RunOutcome::RolledBack => 3,
-        RunOutcome::Stuck => 4,
     }
 }

@@ -4,14 +4,18 @@
 use std::time::Duration;
 
 use super::Agent;
+use super::own_unit::{self, Listens};
 use super::runs::Run;
 use super::unit_file;
 use crate::api::types::{EnrollRequest, RunOutcome};
-use crate::domain::{Account, Instance, Place, Verdict, Version};
+use crate::domain::{Account, Instance, Place, UserName, Verdict, Version};
 use crate::engine::judge;
 use crate::health;
 use crate::host::{accounts, instances, ports};
+use crate::systemd::UnitState;
 
+/// Where a server listens when nothing is said.
+const LOOPBACK: &str = "127.0.0.1";
 /// A server that was started just now gets this long to answer before the run ends (it goes on by itself).
 const START: Duration = Duration::from_secs(200);
 
@@ -37,14 +41,20 @@ impl Agent {
         if account.uid == 0 {
             return Err("t3pin runs no server as root".to_owned());
         }
-        let port = self.port_for(request)?;
+        let place = Place::of(account.clone());
+        let state = self.systemd.unit(&user.unit()).await.map_err(text)?;
+        let listens = self.listens(user, &place, &state).await?;
+        let port = self.port_for(request, listens.port)?;
+        let host = self.host_for(user, listens.host)?;
         let bound = self.store.binding(user).map_err(text)?;
-        let instance = Instance { host: "127.0.0.1".to_owned(), port, unit: user.unit(), place: Place::of(account.clone()) };
+        let instance = Instance { host: host.clone(), port, unit: user.unit(), place };
+        self.refuse_strangers(&instance, &state).await?;
         let version = match &bound {
             Some(bound) => bound.clone(),
             None => self.version_for(request, &instance, run).await?,
         };
-        self.env.write(user, port).map_err(text)?;
+        let said = (host != LOOPBACK).then_some(host.as_str());
+        self.env.write(user, port, said).map_err(text)?;
         if bound.is_none() {
             self.store.bind(user, &version).map_err(text)?;
             run.say(format!("{user}: bound to t3 {version}"));
@@ -53,10 +63,42 @@ impl Agent {
         self.bring_up(&instance, &account, &version, run).await
     }
 
-    /// The port asked for, else the one the instance has, else a free one.
-    fn port_for(&self, request: &EnrollRequest) -> Result<u16, String> {
+    /// Where a unit of the host's own that is taken over now lets its server listen.
+    async fn listens(&self, user: &UserName, place: &Place, state: &UnitState) -> Result<Listens, String> {
+        if !unit_file::is_foreign(&state.fragment_path) || unit_file::is_adopted(&state.drop_in_paths) {
+            return Ok(Listens::default());
+        }
+        let start = self.systemd.start_line(&user.unit()).await.map_err(text)?;
+        let file = |name: &str| self.env.value(user, name).ok().flatten();
+        own_unit::listens(&start, &place.base_dir, &file).map_err(|why| format!("{why} ({}). Nothing was changed", user.unit()))
+    }
+
+    /// The address in the environment file, which must be what a unit of the host's own says (`own`); loopback when nothing is said.
+    fn host_for(&self, user: &UserName, own: Option<String>) -> Result<String, String> {
+        match (self.env.read(user).map_err(text)?.and_then(|env| env.host), own) {
+            (Some(has), Some(own)) if has != own => Err(format!(
+                "{} says T3_HOST={has}, but {} listens on {own}; make them agree, then enroll again",
+                self.env.path(user).display(),
+                user.unit()
+            )),
+            (has, own) => Ok(has.or(own).unwrap_or_else(|| LOOPBACK.to_owned())),
+        }
+    }
+
+    /// The port asked for, else the one the instance has (`own`: from a unit of the host's own), else a free one.
+    fn port_for(&self, request: &EnrollRequest, own: Option<u16>) -> Result<u16, String> {
         let user = &request.user;
         let has = self.env.read(user).map_err(text)?.and_then(|env| env.port).and_then(|port| port.parse::<u16>().ok());
+        if let (Some(has), Some(own)) = (has, own)
+            && has != own
+        {
+            return Err(format!(
+                "{} says T3_PORT={has}, but {} listens on {own}; make them agree, then enroll again",
+                self.env.path(user).display(),
+                user.unit()
+            ));
+        }
+        let has = has.or(own);
         match (has, request.port) {
             (Some(has), Some(wanted)) if has != wanted => Err(format!(
                 "{user} has port {has}; to move the server to {wanted}, change T3_PORT in {} and restart {}",
@@ -73,6 +115,34 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// A server that is to be started needs its port, and its data for itself: t3 does not lock it, and two servers on one
+    /// database break it (T3-CONTRACT section 7).
+    async fn refuse_strangers(&self, instance: &Instance, state: &UnitState) -> Result<(), String> {
+        let (user, unit) = (instance.user(), &instance.unit);
+        if !matches!(state.active_state.as_str(), "inactive" | "failed") && state.sub_state != "auto-restart" {
+            let adopted = !unit_file::is_foreign(&state.fragment_path) || unit_file::is_adopted(&state.drop_in_paths);
+            let address = instance.probe_address();
+            if adopted || health::describe(&instance.place.account, &address).await.ok().flatten().is_some() {
+                return Ok(());
+            }
+            return Err(format!(
+                "{unit} runs, but nobody answers on {address}. Where it listens has to be known before it can be taken over: \
+                 write T3_HOST and T3_PORT into {}. Nothing was changed",
+                self.env.path(user).display()
+            ));
+        }
+        if !ports::is_quiet(instance.port) {
+            return Err(format!(
+                "another program than {unit} listens on port {}; stop it, or give {user} another port (--port N)",
+                instance.port
+            ));
+        }
+        self.vault
+            .refuse_held(&instance.place, "")
+            .await
+            .map_err(|error| format!("{error}. {unit} is not running, so this is not its server"))
     }
 
     /// Which version to bind a new instance to: the one that answers, the one that is said, else the pinned one if the data
@@ -98,9 +168,7 @@ impl Agent {
                 return Err(reason);
             }
         }
-        if request.version.is_none() {
-            self.fits_data(instance, &version).await?;
-        }
+        self.fits_data(instance, &version).await?;
         Ok(version)
     }
 

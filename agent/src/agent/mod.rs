@@ -11,14 +11,17 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod lock;
 mod logging;
 mod notify;
+mod own_unit;
 mod pins;
 mod recovery;
 mod rollback;
 mod runs;
 mod socket;
 mod status;
+mod summary;
 mod survey;
 mod unit_file;
 mod watch;
@@ -54,6 +57,7 @@ struct Agent {
     settings: RwLock<SettingsNow>,
     board: board::Board,
     runs: runs::Runs,
+    _alone: lock::Alone,
 }
 
 /// The settings in force, and what is wrong with the files if they are not what the files say.
@@ -67,6 +71,7 @@ impl Agent {
     async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
         let root = Path::new(VAR);
         std::fs::create_dir_all(root)?;
+        let alone = lock::Alone::on(&root.join("agent.lock")).await?;
         let settings = match load_settings(Path::new(ETC)) {
             Ok(settings) => SettingsNow { good: Arc::new(settings), error: None },
             Err(error) => {
@@ -87,6 +92,7 @@ impl Agent {
             settings: RwLock::new(settings),
             board: board::Board::new(now_ms()),
             runs: runs::Runs::default(),
+            _alone: alone,
         })
     }
 
@@ -129,7 +135,7 @@ pub fn main() -> ExitCode {
         let watchdog = tokio::spawn(notify::watchdog());
         let door = tokio::spawn(crate::api::server::serve(listener, handler));
         let work = tokio::spawn(desk::work(Arc::clone(&agent), orders));
-        notify::ready(&agent.board);
+        notify::ready(&agent.board.doing().1);
         tokio::select! {
             () = stop => tracing::info!("told to stop; a bump under way is taken up again at the next start"),
             ended = door => tracing::error!("the socket is closed: {ended:?}"),

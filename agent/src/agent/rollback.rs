@@ -1,6 +1,7 @@
 //! Rollbacks that a person asked for.
 
 use super::Agent;
+use super::effects::blocking;
 use super::runs::Run;
 use crate::api::types::{RollbackRequest, RunOutcome};
 use crate::domain::UserName;
@@ -57,8 +58,18 @@ impl Agent {
         if let Err(error) = self.call_off_waiting(&user, run).await {
             return (RunOutcome::Refused, error.to_string());
         }
+        if let Err(why) = self.bring_back(&bump).await {
+            let (outcome, state) = match bump.phase {
+                Phase::Stuck => (RunOutcome::Stuck, "is stuck".to_owned()),
+                _ => (RunOutcome::Refused, format!("runs {} as before", bump.to)),
+            };
+            return (outcome, format!("{user} {state}: the data of {} cannot be brought back: {why}", bump.from));
+        }
         let reason = format!("rolled back from {} to {} by order", bump.to, bump.from);
         let bump = self.drive(bump, Event::RollbackAsked { force, reason }, &|line| run.say(line)).await;
+        if bump.phase == Phase::Closed(Outcome::Done) {
+            self.put_away(&bump).await;
+        }
         let remark = bump.remark.clone().unwrap_or_default();
         match bump.phase {
             Phase::Closed(Outcome::RolledBack) => {
@@ -69,6 +80,27 @@ impl Agent {
             }
             Phase::Stuck => (RunOutcome::Stuck, format!("{user} is stuck: {remark}")),
             _ => (RunOutcome::Deferred, format!("{user}: {remark}; `--force` does it all the same and loses the work in flight")),
+        }
+    }
+
+    /// Out of the archive before the server is stopped: a snapshot that is gone or rotten, or a full disk, costs nobody anything.
+    async fn bring_back(&self, bump: &Bump) -> Result<(), String> {
+        let (true, Some(snapshot)) = (bump.archived, bump.snapshot.clone()) else { return Ok(()) };
+        let (vault, place) = (self.vault.clone(), bump.instance.place.clone());
+        let found = blocking(move || vault.unarchive(&place, &snapshot)).await;
+        if found.is_err() && bump.phase != Phase::Stuck {
+            self.put_away(bump).await;
+        }
+        found.map_err(|fault| fault.reason)
+    }
+
+    /// What was brought back and is not used after all: the archive has it.
+    async fn put_away(&self, bump: &Bump) {
+        let (vault, place, id) = (self.vault.clone(), bump.instance.place.clone(), bump.id);
+        if bump.archived
+            && let Err(fault) = blocking(move || vault.archive(&place, id)).await
+        {
+            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "a copy of the old data is left: {}", fault.reason);
         }
     }
 

@@ -96,6 +96,7 @@ impl Agent {
         let (state, detail) = match wanted.clone().or_else(|| bound.clone()) {
             None => ("unbound", Some("not enrolled, and nothing is pinned".to_owned())),
             Some(wanted) => {
+                let tried = self.journal.last_closed_to(user, &wanted).ok().flatten();
                 let seen = InstanceView {
                     user: user.clone(),
                     bound: bound.clone(),
@@ -106,6 +107,7 @@ impl Agent {
                     activity: None,
                     open: open.clone(),
                     last: last.clone(),
+                    tried,
                 };
                 state_of(view, &seen, active)
             }
@@ -123,7 +125,7 @@ impl Agent {
             phase: open.as_ref().map(|open| phase_word(open.phase)),
             deferral: open.as_ref().and_then(|open| open.deferral.clone()),
             last_bump: shown.map(summary),
-            rehearsal: open.and_then(|open| open.rehearsal),
+            rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
         }
     }
 
@@ -132,11 +134,13 @@ impl Agent {
             let wants = |i: &&InstanceStatus| i.wanted_version.as_ref() == Some(version) && state.contains(&i.state.as_str());
             instances.iter().filter(wants).map(|i| i.user.clone()).collect()
         };
+        // Their own data or settings are in the way: that stops nobody else, but it waits for them.
+        let refused = at(&["refused"]);
         // Who is still in the soak of another version has this one before them.
         let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", "soaking"])
             .into_iter()
             .partition(|user| instances.iter().any(|i| i.user == *user && i.bound_version.as_ref() == Some(version)));
-        let pending = [at(&["pending", "bumping"]), soaking_elsewhere].concat();
+        let pending = [at(&["pending", "bumping"]), refused.clone(), soaking_elsewhere].concat();
         let deferred = at(&["deferred"]);
         let held = at(&["held-back", "stuck", "needs-decision", "rolling-back"]);
         let reason = view
@@ -144,18 +148,24 @@ impl Agent {
             .get(version)
             .or_else(|| view.uninstallable.get(version))
             .cloned()
-            .or_else(|| instances.iter().find(|i| held.contains(&i.user)).and_then(|i| i.detail.clone()));
+            .or_else(|| why_of(instances, &held));
         let state = match agent {
             "installing" | "rehearsing" | "bumping" => agent,
             _ if reason.is_some() => "stopped",
             _ if !deferred.is_empty() || !pending.is_empty() => "waiting",
             _ => "done",
         };
-        let reason = reason.or_else(|| {
+        let reason = reason.or_else(|| why_of(instances, &refused)).or_else(|| {
             (state == "waiting").then(|| "waits for users to be idle, for a soak to end, or for t3pin enforce".to_owned())
         });
         Some(RolloutStatus { version: version.clone(), state: state.to_owned(), reason, done, pending, deferred })
     }
+}
+
+/// What is said of the first of `users`.
+fn why_of(instances: &[InstanceStatus], users: &[UserName]) -> Option<String> {
+    let first = instances.iter().find(|instance| users.contains(&instance.user))?;
+    first.detail.as_ref().map(|detail| format!("{}: {detail}", first.user))
 }
 
 /// Root and group `t3pin` see everybody, a user their own.
@@ -187,7 +197,11 @@ pub fn summary(bump: &Bump) -> BumpSummary {
         seconds: (ended - begun).max(0) as f64 / 1000.0,
         downtime_ms: bump.downtime_ms(),
         salvage: bump.salvage.as_ref().map(|salvage| salvage.path.display().to_string()),
-        snapshot: bump.snapshot.as_ref().map(|snapshot| snapshot.path.display().to_string()),
+        snapshot: bump
+            .snapshot
+            .as_ref()
+            .filter(|snapshot| snapshot.path.exists())
+            .map(|snapshot| snapshot.path.display().to_string()),
     }
 }
 

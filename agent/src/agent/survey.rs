@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::{Agent, now_ms};
 use crate::activity;
 use crate::config::Pin;
-use crate::domain::{Instance, UserName};
+use crate::domain::{Activity, BusyReason, Instance, Place, UserName};
 use crate::engine::rollout::{HostView, InstanceView};
 use crate::engine::{Bump, Phase};
 use crate::host::instances;
 use crate::journal::JournalError;
+use crate::state::StateError;
 
 /// One look may take this long; then the activity is unknown, which means busy.
 const LOOK: Duration = Duration::from_secs(5);
@@ -49,6 +50,7 @@ impl Agent {
             let bound = self.store.binding(&user)?;
             let open = self.journal.open_bump(&user)?;
             let last = self.journal.closed_bumps(Some(&user), 1)?.into_iter().next();
+            let tried = self.journal.last_closed_to(&user, &wanted)?;
             let unenforced = enforced.is_some_and(|enforced| *enforced.wanted(&user) != wanted);
             let mut seen = InstanceView {
                 bound,
@@ -59,6 +61,7 @@ impl Agent {
                 activity: None,
                 open,
                 last,
+                tried,
                 user: user.clone(),
             };
             self.look_closer(&mut seen, &user).await;
@@ -83,9 +86,26 @@ impl Agent {
         match self.systemd.unit(&instance.unit).await {
             Ok(state) => {
                 seen.stopped = state.active_state == "inactive";
-                seen.activity = Some(activity::look(&instance.place, &state.control_group, LOOK).await);
+                seen.activity = Some(self.activity(&instance.place, &state.control_group, LOOK).await);
             }
             Err(error) => seen.problem = Some(error.to_string()),
+        }
+    }
+
+    /// One look at an instance: is work in flight, or has somebody else the database open? Stopping the server for a bump that
+    /// must then be undone because of them would only interrupt its user.
+    pub async fn activity(&self, place: &Place, control_group: &str, deadline: Duration) -> Activity {
+        // One after the other: the worker that looks has the database open itself.
+        let activity = activity::look(place, control_group, deadline).await;
+        let held = self.vault.refuse_held(place, control_group).await;
+        match (activity, held) {
+            (Activity::Busy { mut reasons }, Err(StateError::Held { holders, .. })) => {
+                reasons.push(BusyReason::DatabaseOpen { holders });
+                Activity::Busy { reasons }
+            }
+            (_, Err(StateError::Held { holders, .. })) => Activity::Busy { reasons: vec![BusyReason::DatabaseOpen { holders }] },
+            // What else is wrong with the place, the bump's own steps find and say.
+            (activity, _) => activity,
         }
     }
 

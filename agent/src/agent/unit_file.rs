@@ -12,10 +12,20 @@ const OURS: [&str; 2] = ["/usr/lib/systemd/system/t3-serve@.service", "/lib/syst
 /// Name of the drop-in.
 const DROP_IN: &str = "50-t3pin.conf";
 
+/// Whether `fragment` is a unit file of the host's own.
+pub fn is_foreign(fragment: &str) -> bool {
+    !fragment.is_empty() && !OURS.contains(&fragment)
+}
+
+/// Whether one of a unit's drop-ins is the one that is written here.
+pub fn is_adopted(drop_ins: &[String]) -> bool {
+    drop_ins.iter().any(|path| Path::new(path).ends_with(DROP_IN))
+}
+
 /// Writes the drop-in for `user` if the unit comes from `fragment` and that is not ours. Returns whether anything was changed,
 /// so that the unit files have to be reloaded.
 pub fn adopt(user: &UserName, fragment: &str) -> io::Result<bool> {
-    if fragment.is_empty() || OURS.contains(&fragment) {
+    if !is_foreign(fragment) {
         return Ok(false);
     }
     let dir = Path::new("/etc/systemd/system").join(format!("{}.d", user.unit()));

@@ -6,6 +6,9 @@ use crate::domain::Verdict;
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
 
+/// That many automatic restarts since we started the unit are a crash loop; one may be an accident (memory).
+const CRASH_LOOP: u32 = 2;
+
 impl Agent {
     /// One round: a look at every soaking instance, then whatever of the waiting bumps may be done now.
     pub async fn watch(&self) {
@@ -43,6 +46,11 @@ impl Agent {
         }
         if unit.active_state != "active" {
             let reason = format!("the unit is {} ({}, {} restarts)", unit.active_state, unit.result, unit.n_restarts);
+            return self.bad(bump, reason, true).await;
+        }
+        if unit.n_restarts >= CRASH_LOOP {
+            let reason =
+                format!("the server keeps crashing ({} restarts since the bump, last result {})", unit.n_restarts, unit.result);
             return self.bad(bump, reason, true).await;
         }
         let answer = health::describe(&bump.instance.place.account, &bump.instance.probe_address()).await;

@@ -122,7 +122,7 @@ pub struct InstanceStatus {
     pub deferral: Option<Deferral>,
     /// The last bump that ended.
     pub last_bump: Option<BumpSummary>,
-    /// The rehearsal of the bump to come.
+    /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
 }
 

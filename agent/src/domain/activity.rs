@@ -51,4 +51,9 @@ pub enum BusyReason {
         /// Name of the foreground process.
         command: String,
     },
+    /// Somebody else than the server has the database open; it cannot be taken into custody under their hands.
+    DatabaseOpen {
+        /// Names and pids.
+        holders: String,
+    },
 }

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bump::{Blame, Bump, Outcome, Phase};
+use super::bump::Bump;
+use super::fault::Blame;
+use super::phase::{Outcome, Phase};
 use crate::domain::{Activity, BumpId, BusyReason, UnixMs, UserName, Version};
 
 /// What the host looks like right now, as far as the decisions need it.
@@ -53,6 +55,8 @@ pub struct InstanceView {
     pub open: Option<Bump>,
     /// The last bump that ended.
     pub last: Option<Bump>,
+    /// The last bump to the wanted version that ended: others may have come after it.
+    pub tried: Option<Bump>,
 }
 
 /// What is decided about one instance.
@@ -230,7 +234,8 @@ fn outdated(view: &HostView, instance: &InstanceView, open: &Bump, decision: &De
 
 /// Why nobody gets `version` any more until the next enforcement: a bump to it failed for a fault of the host's.
 fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
-    view.instances.iter().filter_map(|instance| instance.last.as_ref().filter(|last| last.to == *version)).find_map(|last| {
+    let ended = view.instances.iter().flat_map(|instance| instance.last.iter().chain(&instance.tried));
+    ended.filter(|last| last.to == *version).find_map(|last| {
         let fault = last.fault.as_ref()?;
         let recent = last.ended_ms.is_some_and(|ended| ended >= view.enforced_ms);
         (recent && fault.blame == Blame::Environment).then(|| format!("{} ({})", fault.reason, last.instance.user()))
@@ -239,7 +244,7 @@ fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
 
 /// What the last bump to the wanted version means for another try.
 fn last_word(view: &HostView, instance: &InstanceView) -> Option<Decision> {
-    let last = instance.last.as_ref().filter(|last| last.to == instance.wanted)?;
+    let last = instance.tried.as_ref()?;
     let fault = last.fault.as_ref()?;
     if view.cleared.get(&last.to) > last.ended_ms.as_ref() {
         return None;
@@ -268,6 +273,7 @@ fn in_words(reason: &BusyReason) -> String {
         BusyReason::PendingApproval { count } => format!("{count} approval(s) wait for the user"),
         BusyReason::PendingInput { count } => format!("{count} question(s) wait for the user"),
         BusyReason::TerminalJob { command } => format!("{command} runs in a terminal"),
+        BusyReason::DatabaseOpen { holders } => format!("the database is open in {holders}, which is not the server"),
     }
 }
 

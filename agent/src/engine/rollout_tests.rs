@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::domain::BumpId;
-use crate::engine::bump::{Fault, sample};
+use crate::engine::Fault;
+use crate::engine::bump::sample;
 
 fn idle(last_activity_ms: Option<i64>) -> Option<Activity> {
     Some(Activity::Idle { last_activity_ms })
@@ -21,6 +22,7 @@ fn instance(user: &str, activity: Option<Activity>) -> InstanceView {
         activity,
         open: None,
         last: None,
+        tried: None,
     }
 }
 
@@ -47,7 +49,8 @@ fn with_last(mut instance: InstanceView, outcome: Outcome, blame: Blame, ended_m
     bump.phase = Phase::Closed(outcome);
     bump.ended_ms = Some(ended_ms);
     bump.fault = Some(Fault { reason: "it broke".to_owned(), blame });
-    instance.last = Some(bump);
+    instance.last = Some(bump.clone());
+    instance.tried = Some(bump);
     instance
 }
 
@@ -127,6 +130,16 @@ fn what_an_operator_rolled_back_stays_back_until_it_is_cleared() {
     assert_eq!(next(&view), Next::Rest);
     view.cleared.insert("0.0.25".parse().unwrap(), 2_000);
     assert!(matches!(next(&view), Next::Plan { .. }));
+}
+
+#[test]
+fn it_stays_back_also_when_another_bump_was_rolled_back_after_it() {
+    let mut back = with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Operator, 1_000);
+    let mut older = sample(BumpId(3), "alice");
+    older.to = "0.0.24".parse().unwrap();
+    older.phase = Phase::Closed(Outcome::RolledBack);
+    back.last = Some(older);
+    assert_eq!(next(&view(vec![back])), Next::Rest);
 }
 
 #[test]

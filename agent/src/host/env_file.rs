@@ -66,6 +66,11 @@ impl EnvFiles {
         Ok(Some(Env { port: get("T3_PORT"), host: get("T3_HOST"), base_dir: get("T3CODE_HOME") }))
     }
 
+    /// What the file of `user` sets `key` to.
+    pub fn value(&self, user: &UserName, key: &str) -> Result<Option<String>, EnvError> {
+        Ok(self.text(user)?.and_then(|text| env_text::get(&text, key)))
+    }
+
     /// All users with a file, sorted.
     pub fn users(&self) -> io::Result<Vec<UserName>> {
         let entries = match fs::read_dir(&self.dir) {
@@ -81,12 +86,15 @@ impl EnvFiles {
         Ok(users)
     }
 
-    /// Writes `T3_PORT` into the file of `user`, keeping all other lines; makes the file and the directory if they are missing.
+    /// Writes `T3_PORT`, and `T3_HOST` where one is given, into the file of `user`, keeping all other lines; makes the file and the directory if they are missing.
     /// At every instant the whole old or the whole new file is there.
-    pub fn write(&self, user: &UserName, port: u16) -> Result<(), EnvError> {
-        let text =
+    pub fn write(&self, user: &UserName, port: u16, host: Option<&str>) -> Result<(), EnvError> {
+        let mut text =
             self.text(user)?.unwrap_or_else(|| format!("# Where {}'s T3 Code server listens; read by {}.\n", user, user.unit()));
         let path = self.path(user);
+        if let Some(host) = host {
+            text = env_text::set(&text, "T3_HOST", host);
+        }
         self.replace(&path, &env_text::set(&text, "T3_PORT", &port.to_string()))
             .map_err(|source| EnvError::Write { path, source })
     }
@@ -156,7 +164,7 @@ pub(super) mod tests {
     #[test]
     fn writing_keeps_other_keys_comments_and_mode() {
         let (_dir, env) = files(&[("alice", "# hers\nT3_PORT=3773\nSECRET=x\n")]);
-        env.write(&alice(), 4000).unwrap();
+        env.write(&alice(), 4000, None).unwrap();
         assert_eq!(fs::read_to_string(env.path(&alice())).unwrap(), "# hers\nT3_PORT=4000\nSECRET=x\n");
         assert_eq!(fs::metadata(env.path(&alice())).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(env.users().unwrap(), [alice()], "something was left over");
@@ -166,10 +174,11 @@ pub(super) mod tests {
     fn writing_a_first_file_makes_the_directory_and_leaves_a_left_over_behind_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let env = EnvFiles { dir: dir.path().join("t3-serve"), owner: rustix::process::geteuid().as_raw() };
-        env.write(&alice(), 4000).unwrap();
+        env.write(&alice(), 4000, None).unwrap();
         fs::write(env.path(&alice()).with_extension("env.t3pin-new"), "half").unwrap();
-        env.write(&alice(), 4001).unwrap();
-        assert_eq!(env.read(&alice()).unwrap().unwrap().port.as_deref(), Some("4001"));
+        env.write(&alice(), 4001, Some("0.0.0.0")).unwrap();
+        let found = env.read(&alice()).unwrap().unwrap();
+        assert_eq!((found.port.as_deref(), found.host.as_deref()), (Some("4001"), Some("0.0.0.0")));
         assert_eq!(fs::read_dir(&env.dir).unwrap().count(), 1);
     }
 
@@ -178,7 +187,7 @@ pub(super) mod tests {
         let (_dir, env) = files(&[("alice", "T3_PORT=3773\n")]);
         fs::set_permissions(env.path(&alice()), fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(env.read(&alice()), Err(EnvError::Refused { .. })));
-        assert!(matches!(env.write(&alice(), 4000), Err(EnvError::Refused { .. })));
+        assert!(matches!(env.write(&alice(), 4000, None), Err(EnvError::Refused { .. })));
         assert_eq!(fs::read_to_string(env.path(&alice())).unwrap(), "T3_PORT=3773\n");
     }
 }

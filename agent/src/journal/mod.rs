@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::domain::{BumpId, UnixMs, UserName};
+use crate::domain::{BumpId, UnixMs, UserName, Version};
 use crate::engine::{Bump, Event};
 
 pub use facts::Freeze;
@@ -55,6 +55,14 @@ pub enum JournalError {
         doing: &'static str,
         /// Why it failed.
         source: rusqlite::Error,
+    },
+    /// The file could not be kept from others.
+    #[error("the journal {path} could not be made readable by root alone: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
     },
     /// There are no numbers left.
     #[error("the journal has no names left for bumps")]
@@ -128,6 +136,16 @@ impl Journal {
         }
     }
 
+    /// The last bump of a user to `version` that is over.
+    pub fn last_closed_to(&self, user: &UserName, version: &Version) -> Result<Option<Bump>, JournalError> {
+        let found = self.bumps(
+            "SELECT body FROM bumps WHERE closed AND user = ?1 AND json_extract(body, '$.to') = ?2
+             ORDER BY updated_ms DESC, id DESC LIMIT 1",
+            params![user.as_str(), version.to_string()],
+        )?;
+        Ok(found.into_iter().next())
+    }
+
     fn bumps(&self, query: &str, parameters: impl rusqlite::Params) -> Result<Vec<Bump>, JournalError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(query).map_err(reading)?;
@@ -188,6 +206,37 @@ mod tests {
         assert_eq!(journal.open_bump(bump.instance.user()).unwrap(), Some(bump.clone()));
         assert!(journal.new_bump_id().unwrap() > bump.id);
         assert!(journal.closed_bumps(None, 10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_last_bump_to_a_version_is_found_behind_later_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("journal.sqlite")).unwrap();
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        for (to, now) in [("0.0.25", 1), ("0.0.28", 2), ("0.0.28", 3), ("0.0.25", 4)] {
+            let mut bump = sample(journal.new_bump_id().unwrap(), "alice");
+            bump.to = version(to);
+            bump.phase = crate::engine::Phase::Closed(crate::engine::Outcome::Done);
+            journal.record(&bump, None, now).unwrap();
+        }
+        let found = |user: &str, to: &str| journal.last_closed_to(&user.parse().unwrap(), &version(to)).unwrap();
+        assert_eq!(found("alice", "0.0.28").map(|bump| bump.id), Some(BumpId(3)));
+        assert_eq!((found("alice", "0.0.24"), found("bob", "0.0.28")), (None, None));
+    }
+
+    #[test]
+    fn nobody_else_reads_or_locks_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.sqlite");
+        drop(Journal::open(&path).unwrap());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        journal.new_bump_id().unwrap();
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The journal's tables and their versions.
 
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
@@ -24,6 +25,26 @@ const TABLES: &str = "
     CREATE TABLE cleared (version TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// Made at every opening where it is missing: an older agent has no need of it.
+const INDEX: &str = "
+    CREATE INDEX IF NOT EXISTS bumps_by_version ON bumps (user, json_extract(body, '$.to'), updated_ms) WHERE closed;
+";
+
+/// It tells of everybody's work, and who can open it can lock it. What SQLite makes beside it gets the same mode.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    for suffix in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        match std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Opens `path`, checks it, and makes the tables when the file is new.
 pub fn open(path: &Path) -> Result<Connection, JournalError> {
     let damaged = |source: rusqlite::Error| match source.sqlite_error_code() {
@@ -32,6 +53,7 @@ pub fn open(path: &Path) -> Result<Connection, JournalError> {
         }
         _ => JournalError::Sqlite { doing: "opened", source },
     };
+    keep_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
     let connection = Connection::open(path).map_err(damaged)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(damaged)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damaged)?;
@@ -49,5 +71,6 @@ pub fn open(path: &Path) -> Result<Connection, JournalError> {
             .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
             .map_err(damaged)?;
     }
+    connection.execute_batch(INDEX).map_err(damaged)?;
     Ok(connection)
 }

@@ -28,5 +28,6 @@ pub fn archive(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> R
         }
     }
     custody.remove_original()?;
+    custody.remove_building()?;
     custody.remove_discard()
 }

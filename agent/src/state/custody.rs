@@ -164,6 +164,11 @@ impl Custody {
         private_dir(&self.dir, BUILDING)
     }
 
+    /// Removes what was begun to be built.
+    pub fn remove_building(&self) -> Result<(), StateError> {
+        Ok(remove_tree(&self.dir, BUILDING)?)
+    }
+
     /// Makes what was built the originals. Earlier ones, which the archive holds, are removed.
     pub fn put_built(&self) -> Result<(), StateError> {
         self.remove_original()?;

@@ -19,9 +19,9 @@ const FILES: [&str; 4] = ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm"
 /// Holders beyond this are not named.
 const NAMED: usize = 8;
 
-/// [`StateError::Held`] if a process of `owner`'s or root's, other than this one, has a file of the database in `dir` open
-/// or mapped.
-pub fn refuse_held(dir: &Dir, owner: u32) -> Result<(), StateError> {
+/// [`StateError::Held`] if a process of `owner`'s or root's, other than this one and those in the control group `server`
+/// (empty: none), has a file of the database in `dir` open or mapped.
+pub fn refuse_held(dir: &Dir, owner: u32, server: &str) -> Result<(), StateError> {
     let mut files = Vec::new();
     for name in FILES {
         if let Some(seen) = dir.stat(name)? {
@@ -41,7 +41,7 @@ pub fn refuse_held(dir: &Dir, owner: u32) -> Result<(), StateError> {
         if pid == std::process::id() || (owned_by != owner && owned_by != 0) {
             continue;
         }
-        if has_open(&process.path(), &files) || has_mapped(&process.path(), &files) {
+        if (has_open(&process.path(), &files) || has_mapped(&process.path(), &files)) && !is_in(&process.path(), server) {
             let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             holders.push((pid, comm.trim().chars().filter(|c| !c.is_control()).collect::<String>()));
         }
@@ -55,6 +55,14 @@ pub fn refuse_held(dir: &Dir, owner: u32) -> Result<(), StateError> {
         write!(text, "{separator}{comm} (pid {pid})").ok();
     }
     Err(StateError::Held { path: dir.path().join("state.sqlite"), holders: text })
+}
+
+/// Whether a process is in the control group or below it (cgroups(7): version 2 has the line `0::PATH`).
+fn is_in(process: &Path, group: &str) -> bool {
+    let Ok(text) = std::fs::read_to_string(process.join("cgroup")) else { return false };
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    let below = own.and_then(|own| own.strip_prefix(group));
+    !group.is_empty() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 /// By descriptor. The link's text is looked at first: only what is named like the database is asked for its inode, so

@@ -173,6 +173,13 @@ impl Vault {
         self.list_holds()
     }
 
+    /// [`StateError::Held`] while a process of the user's or of root's has the database open, other than those in the control
+    /// group `server` (empty when it does not run).
+    pub async fn refuse_held(&self, place: &Place, server: &str) -> Result<(), StateError> {
+        let (whose, server) = (place.clone(), server.to_owned());
+        blocking(move || secure::refuse_held(&whose, &server)).await
+    }
+
     /// With the server stopped: nobody has the database open (else [`StateError::Held`]); the copy for the new version,
     /// made and checked as the user; the originals into custody by rename, synced; a root-owned snapshot from custody,
     /// verified against the hashes. Repeating it after a crash finishes it.
@@ -193,7 +200,7 @@ impl Vault {
             let lock = vault.lock(&whose.account.user)?;
             let done = secure::resume(&vault, &whose, bump, until)?;
             if done.is_none() {
-                secure::refuse_held(&whose)?;
+                secure::refuse_held(&whose, "")?;
             }
             Ok((lock, done))
         })

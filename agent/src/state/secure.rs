@@ -26,10 +26,10 @@ pub fn resume(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> Re
     }
 }
 
-/// [`StateError::Held`] while a process has the user's database open.
-pub fn refuse_held(place: &Place) -> Result<(), StateError> {
+/// [`StateError::Held`] while a process that is not in the control group `server` (empty: any) has the user's database open.
+pub fn refuse_held(place: &Place, server: &str) -> Result<(), StateError> {
     match reach::userdata(place)? {
-        Some(userdata) => holders::refuse_held(&userdata, place.account.uid),
+        Some(userdata) => holders::refuse_held(&userdata, place.account.uid, server),
         None => Ok(()),
     }
 }
@@ -91,7 +91,7 @@ fn complete(
 ) -> Result<(SeedReport, Snapshot), StateError> {
     let original = custody.original()?;
     let result = take(place, &original, &manifest)
-        .and_then(|()| holders::refuse_held(&original, place.account.uid))
+        .and_then(|()| holders::refuse_held(&original, place.account.uid, ""))
         .and_then(|()| snapshot::make(vault, &manifest, &original, until));
     match result {
         Ok(snapshot) => Ok((manifest.seed, snapshot)),

@@ -10,9 +10,11 @@ use crate::worker::files::{Deadline, copy_entries, dress, hash_file, sync_tree};
 pub fn unarchive(vault: &Vault, place: &Place, snapshot: &Snapshot, until: Deadline) -> Result<(), StateError> {
     let account = &place.account;
     let mismatch = |why: String| StateError::Mismatch { path: snapshot.path.clone(), why };
-    let snapshot = snapshot::load(vault, &account.user, snapshot.id)?
-        .filter(|found| found.user == snapshot.user)
-        .ok_or_else(|| mismatch(format!("is not a snapshot of {}", account.user)))?;
+    let snapshot =
+        snapshot::load(vault, &account.user, snapshot.id)?.filter(|found| found.user == snapshot.user).ok_or_else(|| {
+            let why = format!("is no snapshot of {}; retention may have removed it (keep in section snapshots)", account.user);
+            mismatch(why)
+        })?;
     let noted = Custody::find(vault, place, snapshot.id)?;
     if noted.as_ref().is_some_and(|(_, manifest)| manifest.phase == Phase::Taken) {
         return Ok(());

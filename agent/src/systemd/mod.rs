@@ -80,6 +80,15 @@ pub struct UnitState {
     pub freezer_state: String,
 }
 
+/// How a service's first `ExecStart=` is written: specifiers are put in, variables are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StartLine {
+    /// Program and arguments.
+    pub arguments: Vec<String>,
+    /// `Environment=`, each `NAME=VALUE`.
+    pub environment: Vec<String>,
+}
+
 /// A transient service unit used as a sandbox (systemd.exec(5), systemd.service(5)).
 #[derive(Debug)]
 pub struct Sandbox {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use super::{Systemd, SystemdError, UnitState};
+use super::{StartLine, Systemd, SystemdError, UnitState};
 
 /// `ListUnits*`: name, description, load, active, sub state, followed, path, job id, job type, job path.
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
@@ -69,6 +69,18 @@ impl Systemd {
             unit_file_state: text(unit("UnitFileState")),
             freezer_state: text(unit("FreezerState")),
         })
+    }
+
+    /// How `unit` starts its service (loads it).
+    pub async fn start_line(&self, unit: &str) -> Result<StartLine, SystemdError> {
+        let what = format!("asking how {unit} is started");
+        let path: OwnedObjectPath = self.manager(&what, "LoadUnit", &(unit,)).await?;
+        let exec = self.property(&what, &path, SERVICE_INTERFACE, "ExecStart").await?;
+        let environment = self.property(&what, &path, SERVICE_INTERFACE, "Environment").await?;
+        // `ExecStart` is an array of: path, arguments, and nine more about how it went (org.freedesktop.systemd1(5)).
+        let first = if let Variant::Array(commands) = &*exec { commands.inner().first() } else { None };
+        let arguments = if let Some(Variant::Structure(command)) = first { command.fields().get(1) } else { None };
+        Ok(StartLine { arguments: words(arguments), environment: strings(Some(&environment)) })
     }
 
     /// How the main process of the service at `path` ended: `ExecMainStatus`, an exit code or a signal number.
@@ -143,7 +155,11 @@ fn number(property: Option<&OwnedVariant>) -> u32 {
 }
 
 fn strings(property: Option<&OwnedVariant>) -> Vec<String> {
-    let Some(Variant::Array(array)) = property.map(|value| &**value) else { return Vec::new() };
+    words(property.map(|value| &**value))
+}
+
+fn words(value: Option<&Variant<'_>>) -> Vec<String> {
+    let Some(Variant::Array(array)) = value else { return Vec::new() };
     array.iter().filter_map(|item| if let Variant::Str(text) = item { Some(text.to_string()) } else { None }).collect()
 }
 

@@ -162,20 +162,18 @@ mod tests {
         runtime.block_on(converse(&account(), command, &task, deadline))
     }
 
-    /// It has had its signal; on a busy host the kernel takes a moment.
+    /// A killed process may be seen for a moment longer, on a busy machine for many.
     fn is_gone(pid_file: &Path) -> bool {
         let pid = std::fs::read_to_string(pid_file).unwrap();
-        let until = Instant::now() + Duration::from_secs(5);
-        loop {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
             if stat.is_empty() || stat.contains(") Z ") {
                 return true;
             }
-            if Instant::now() > until {
-                return false;
-            }
             std::thread::sleep(Duration::from_millis(5));
         }
+        false
     }
 
     #[test]

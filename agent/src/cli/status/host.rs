@@ -69,11 +69,13 @@ fn names(users: &[UserName]) -> String {
     users.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// What explains the state: the deferral, the phase, the detail.
+/// What explains the state: the phase, and the deferral or else the detail.
 fn why(instance: &InstanceStatus, now: UnixMs) -> String {
     let deferral =
         instance.deferral.as_ref().map(|deferral| format!("{} (put off {})", deferral.reason, ago(now, deferral.since_ms)));
     let phase = instance.phase.as_ref().map(|phase| format!("phase {phase}"));
-    let parts: Vec<String> = [phase, deferral, instance.detail.clone()].into_iter().flatten().collect();
+    // The detail of a deferred bump says the same again.
+    let detail = instance.detail.clone().filter(|_| deferral.is_none());
+    let parts: Vec<String> = [phase, deferral, detail].into_iter().flatten().collect();
     parts.join("; ")
 }

@@ -144,6 +144,23 @@ fn an_open_database_is_not_taken() {
 }
 
 #[test]
+fn a_server_may_have_its_own_database_open_and_nobody_beside_it() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(3, false);
+    let open = fs::File::open(stage.userdata().join("state.sqlite")).unwrap();
+    let mut holder = Command::new("sleep").arg("60").stdin(Stdio::from(open)).spawn().unwrap();
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", holder.id())).unwrap();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned();
+    let held = |server: &str| crate::state::secure::refuse_held(&stage.place, server);
+    let (own, other, none) = (held(&group), held("/system.slice/t3-serve@bob.service"), held(""));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(group.is_empty() || own.is_ok(), "{group}: {own:?}");
+    assert!(matches!(other, Err(StateError::Held { .. })) && matches!(none, Err(StateError::Held { .. })));
+}
+
+#[test]
 fn custody_that_somebody_else_made_is_refused() {
     let fs = FileSystem::new();
     let stage = Stage::new(&fs, "alice");

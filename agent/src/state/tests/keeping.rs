@@ -53,6 +53,31 @@ fn a_settled_bump_can_still_be_rolled_back_from_the_archive() {
 }
 
 #[test]
+fn a_snapshot_that_was_brought_back_for_nothing_is_put_away_again() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(7, false);
+    let (_, snapshot) = stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    stage.vault.archive(&stage.place, BUMP).unwrap();
+    let names = |stage: &Stage| {
+        let entries = fs::read_dir(stage.custody()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (running, archived) = (stage.state(), names(&stage));
+    stage.vault.unarchive(&stage.place, &snapshot).unwrap();
+    assert_eq!(stage.state(), running, "the server may run meanwhile");
+    stage.vault.archive(&stage.place, BUMP).unwrap();
+    assert_eq!(names(&stage), archived);
+    // Broken off half-way, as on a full disk.
+    budget::allow(Some(3));
+    assert!(stage.vault.unarchive(&stage.place, &snapshot).is_err());
+    budget::allow(None);
+    stage.vault.archive(&stage.place, BUMP).unwrap();
+    assert_eq!(names(&stage), archived);
+}
+
+#[test]
 fn an_original_is_only_let_go_when_its_snapshot_is_whole() {
     let fs = FileSystem::new();
     let stage = Stage::new(&fs, "alice");

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 
 use super::output::Output;
-use crate::domain::StepOutcome;
+use crate::domain::{ProbeStep, StepOutcome, StepRecord};
 use crate::worker::protocol::ProbeSpec;
 use crate::worker::tasks::handshake::Handshake;
 use crate::worker::tasks::trouble::{self, excuse, failed, inconclusive};
@@ -19,8 +19,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// After the candidate has ended, how long its last words are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// Lines that the reason for an early end repeats.
-const REPEATED: usize = 6;
+/// How long the candidate must stay up after the handshake. One that serves for a moment and then dies, again and again, would
+/// pass a handshake that is fast enough; here it costs nobody anything to wait and see.
+const STEADY: Duration = Duration::from_secs(3);
 
 /// Runs the candidate that `probe` names on `port`, and `handshake` against it. When it has ended, so has everything it
 /// started in its process group. Returns its last lines.
@@ -42,16 +43,40 @@ pub async fn run(probe: &ProbeSpec, port: u16, handshake: &mut Handshake<'_>) ->
         status = child.wait() => Some(status),
         () = handshake.run() => None,
     };
+    let late = match early {
+        None if handshake.report.first_problem().is_none() => tokio::time::timeout(STEADY, child.wait()).await.ok(),
+        _ => None,
+    };
     if let Some(status) = early {
         output.settle(LAST_WORDS).await;
-        handshake.abandon(excuse(ended(status, &output.tail(REPEATED)), &probe.base_dir));
-    } else if !stop(&mut child, group).await {
-        output.note(format!("(t3pin: still running {} s after SIGTERM, killed)", STOP_DEADLINE.as_secs()));
+        handshake.abandon(excuse(ended(status, &output.tail(usize::MAX)), &probe.base_dir));
+    } else if let Some(status) = late {
+        output.settle(LAST_WORDS).await;
+        steady(handshake, excuse(ended(status, &output.tail(usize::MAX)), &probe.base_dir));
+    } else {
+        if handshake.report.first_problem().is_none() {
+            steady(handshake, StepOutcome::Passed);
+        }
+        if !stop(&mut child, group).await {
+            output.note(format!("(t3pin: still running {} s after SIGTERM, killed)", STOP_DEADLINE.as_secs()));
+        }
     }
     // What it may have left behind; gone already is fine.
     group.map(|group| kill_process_group(group, Signal::KILL));
     output.settle(LAST_WORDS).await;
     output.tail(usize::MAX)
+}
+
+/// Notes whether the candidate stayed up.
+fn steady(handshake: &mut Handshake<'_>, outcome: StepOutcome) {
+    let ms = u64::try_from(STEADY.as_millis()).unwrap_or(u64::MAX);
+    handshake.report.steps.push(StepRecord { step: ProbeStep::Unit, outcome, ms });
+}
+
+/// The line that tells most: the last one that speaks of an error, else the last one.
+fn telling(said: &[String]) -> &str {
+    let error = said.iter().rev().find(|line| line.contains("rror"));
+    error.or(said.last()).map_or("it printed nothing", String::as_str)
 }
 
 /// Asks the candidate to end, then makes it. False when it had to be killed.
@@ -77,8 +102,7 @@ fn ended(status: io::Result<ExitStatus>, said: &[String]) -> StepOutcome {
         Ok(status) => status,
         Err(error) => return inconclusive(format!("the candidate could not be watched: {error}")),
     };
-    let said = said.join(" | ");
-    let reason = format!("the candidate ended by itself ({status}): {said}");
+    let reason = format!("the candidate ended by itself ({status}): {}", telling(said));
     let killed = status.signal() == Some(Signal::KILL.as_raw());
-    if killed || trouble::sign_in(&said).is_some() { inconclusive(reason) } else { failed(reason) }
+    if killed || trouble::sign_in(&said.join("\n")).is_some() { inconclusive(reason) } else { failed(reason) }
 }

@@ -1,0 +1,13 @@
+//! What t3pin promises its operator, shown on a real machine with nothing but what an operator has: the package, the pin file,
+//! the command line, systemctl, journalctl. One module per theme; each test has a machine of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_release;
+mod common;
+mod crash;
+mod found;
+mod good_bump;
+mod install;
+mod package;
+mod pin_file;
+mod rollback;
