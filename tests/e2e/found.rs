@@ -132,3 +132,19 @@ fn users_cannot_read_the_agents_ledger_nor_keep_it_from_starting() {
     assert_ne!(site.as_user("alice", "head -c 1 /var/lib/t3pin/journal.sqlite").code, 0);
     assert_eq!(site.as_user("alice", "ls /var/lib/t3pin/versions").code, 0, "which versions there are is no secret");
 }
+
+#[test]
+fn a_masked_server_is_left_alone() {
+    let site = Site::with(&["alice", "bob"]);
+    site.ok("systemctl mask --quiet --now t3-serve@alice 2>&1");
+    let hash = site.db_hash("alice");
+    site.pin(GOOD);
+    let refused = site.enforce_to(5);
+    assert!(refused.stdout.contains("unmask"), "says what to do: {refused}");
+    assert_eq!((site.db_hash("alice"), site.level("alice").as_str()), (hash, "30"));
+    site.is_whole("bob", GOOD, "31");
+    site.ok("systemctl unmask --quiet t3-serve@alice; systemctl reset-failed t3-serve@alice; systemctl start t3-serve@alice");
+    site.until("alice's server answers", |site| site.serves("alice") == OLD);
+    site.enforce_to(0);
+    site.is_whole("alice", GOOD, "31");
+}

@@ -4,6 +4,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::Agent;
 use super::drive::words;
+use super::survey::unloadable;
 use crate::api::types::{
     AgentStatus, BumpSummary, Caller, FreezeStatus, InstanceStatus, PinStatus, QuarantineStatus, RolloutStatus, StatusReport,
 };
@@ -103,7 +104,10 @@ impl Agent {
                     wanted,
                     stopped: unit.as_ref().is_some_and(|unit| unit.active_state == "inactive"),
                     unenforced: false,
-                    problem: instance.as_ref().err().map(ToString::to_string),
+                    problem: instance.as_ref().err().map(ToString::to_string).or_else(|| {
+                        let why = unit.as_ref().and_then(unloadable)?;
+                        Some(format!("{} {why}", user.unit()))
+                    }),
                     activity: None,
                     open: open.clone(),
                     last: last.clone(),

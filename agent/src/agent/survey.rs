@@ -12,6 +12,7 @@ use crate::engine::{Bump, Phase};
 use crate::host::instances;
 use crate::journal::JournalError;
 use crate::state::StateError;
+use crate::systemd::UnitState;
 
 /// One look may take this long; then the activity is unknown, which means busy.
 const LOOK: Duration = Duration::from_secs(5);
@@ -84,6 +85,9 @@ impl Agent {
             }
         };
         match self.systemd.unit(&instance.unit).await {
+            Ok(state) if unloadable(&state).is_some() => {
+                seen.problem = unloadable(&state).map(|why| format!("{} {why}", instance.unit))
+            }
             Ok(state) => {
                 seen.stopped = state.active_state == "inactive";
                 seen.activity = Some(self.activity(&instance.place, &state.control_group, LOOK).await);
@@ -121,6 +125,15 @@ impl Agent {
         let bump = Bump::planned(self.journal.new_bump_id()?, instance, from.clone(), to.clone(), reason, soak_ms, now_ms());
         self.journal.record(&bump, None, now_ms())?;
         Ok(bump)
+    }
+}
+
+/// Why systemd would not start a unit at all. A bump of it could neither be finished nor undone.
+pub fn unloadable(unit: &UnitState) -> Option<String> {
+    match unit.load_state.as_str() {
+        "loaded" => None,
+        "masked" => Some("is masked, so that nothing can start it; systemctl unmask lifts that".to_owned()),
+        other => Some(format!("cannot be loaded by systemd ({other}); see systemctl status")),
     }
 }
 
