@@ -4,7 +4,7 @@ use crate::common::{GOOD, OLD, Site};
 
 /// Runs the old version by hand, as somebody who does not know of the service.
 const BY_HAND: &str = "setsid /var/lib/t3pin/versions/0.0.24/bin/t3 serve --host 127.0.0.1 --port 4999 >/dev/null 2>&1 & \
-    until curl --silent --fail --output /dev/null http://127.0.0.1:4999/; do sleep 0.1; done";
+    until curl --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:4999/; do sleep 0.1; done";
 
 #[test]
 fn enrolling_starts_no_second_server_beside_one_that_runs_by_hand() {
@@ -49,9 +49,9 @@ fn a_server_that_is_taken_over_runs_on_and_keeps_its_address() {
     let listens = |site: &Site| site.ok("ss --listening --tcp --numeric --no-header sport = 4103 | awk '{print $4}'");
     let up = "until ss --listening --tcp --numeric --no-header sport = 4103 | grep -q .; do sleep 0.1; done";
 
-    // One where nobody can tell is not taken over on a guess.
+    // A file for dave alone: the template is everybody's. One where nobody can tell is not taken over on a guess.
     let script = format!("/bin/sh -c 'exec {t3} serve --host 127.0.0.2 --port 4103'");
-    site.write("/etc/systemd/system/t3-serve@.service", &unit(&script));
+    site.write("/etc/systemd/system/t3-serve@dave.service", &unit(&script));
     site.write("/etc/t3-serve/dave.env", "T3_PORT=4103\n");
     site.ok(&format!("systemctl daemon-reload; systemctl enable --quiet --now t3-serve@dave; {up}"));
     let refused = site.sh("t3pin enroll dave");
@@ -59,7 +59,8 @@ fn a_server_that_is_taken_over_runs_on_and_keeps_its_address() {
     assert!(refused.stdout.contains("T3_HOST"), "says what to do: {refused}");
     assert_eq!(site.sh("ls -d /var/lib/t3pin/bindings/dave /etc/systemd/system/t3-serve@dave.service.d").stdout, "");
 
-    site.write("/etc/systemd/system/t3-serve@.service", &unit(&format!("{t3} serve --host 127.0.0.2 --port ${{T3_PORT}}")));
+    let says = unit(&format!("{t3} serve --host 127.0.0.2 --port ${{T3_PORT}}"));
+    site.write("/etc/systemd/system/t3-serve@dave.service", &says);
     site.ok(&format!("systemctl daemon-reload; systemctl restart t3-serve@dave; sleep 0.5; {up}"));
     let before = site.runs(&["dave"]);
     site.ok("t3pin enroll dave 2>&1");

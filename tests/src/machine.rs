@@ -19,7 +19,7 @@ const REBOOT: i32 = 133;
 
 /// Has settled, and its registry answers.
 const BOOTED: &str = "case $(systemctl is-system-running) in running | degraded) ;; *) exit 1 ;; esac
-    curl --silent --fail --output /dev/null http://127.0.0.1:4873/-/ping";
+    curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:4873/-/ping";
 
 /// Joins the machine's cgroup, mounts its file system where only it sees it, and becomes the container's manager.
 const START: &str = r#"
