@@ -221,6 +221,7 @@ console.log();
 for (const row of table) console.log(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd());
 console.log(`
 Downtime: medians of ${rounds} rounds, taken in turn: ${median(bumps).toFixed(0)} ms by the bump ${from} -> ${to} of a 1 MB database, ${median(restarts).toFixed(0)} ms by
-"systemctl restart" of the same unit with ${to}. In the bump, before the start that both have: ${detail}.`);
+"systemctl restart" of the same unit with ${to}. In the bump, before the start that both have: ${detail}.
+The host's load was ${readFileSync("/proc/loadavg", "utf8").split(" ").slice(0, 2).join(", ")}: above 1 or so, times say more about the host than about t3pin.`);
 process.exitCode = rows.every((row) => row[3]) ? 0 : 1;
 process.exit();

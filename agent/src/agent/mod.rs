@@ -135,7 +135,7 @@ pub fn main() -> ExitCode {
         let watchdog = tokio::spawn(notify::watchdog());
         let door = tokio::spawn(crate::api::server::serve(listener, handler));
         let work = tokio::spawn(desk::work(Arc::clone(&agent), orders));
-        notify::ready(&agent.board);
+        notify::ready(&agent.board.doing().1);
         tokio::select! {
             () = stop => tracing::info!("told to stop; a bump under way is taken up again at the next start"),
             ended = door => tracing::error!("the socket is closed: {ended:?}"),

@@ -5,11 +5,9 @@ use std::future::Future;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::board::Board;
-
-/// The socket answers.
-pub fn ready(board: &Board) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&board.doing().1)]);
+/// The socket answers; `doing` is what is being done.
+pub fn ready(doing: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(doing)]);
 }
 
 /// What is being done, for `systemctl status`.

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 use super::event::{Event, SoakLook};
+use super::fault::{Blame, Fault};
 use super::judge;
+use super::phase::{Outcome, Phase, Rest, Undo};
 use crate::domain::{
     BumpId, Deferral, DeferralOwner, Instance, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, Verdict, Version,
     WorkMarks,
@@ -81,112 +83,6 @@ pub struct Bump {
     pub ran: bool,
     /// Custody has become an archived snapshot.
     pub archived: bool,
-}
-
-/// The phases of DESIGN section 5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Nothing was done yet; waits for the rollout.
-    Planned,
-    /// The new version on a copy, in the sandbox.
-    Rehearsed,
-    /// Rehearsed well; waits for its turn, or for the user to be idle.
-    Ready,
-    /// The probe on the running old version.
-    Baselined,
-    /// Frozen, looked at again, held, stopped.
-    Quiesced,
-    /// Copied, original in custody, snapshot verified.
-    Secured,
-    /// Copy in place, binding to the new version.
-    Switched,
-    /// Let go and started.
-    Started,
-    /// Probed from outside.
-    Verified,
-    /// In use, and watched.
-    Soaking,
-    /// Custody becomes an archived snapshot.
-    Settled,
-    /// On the way back.
-    RollingBack(Undo),
-    /// Could neither be finished nor undone; both copies are in place.
-    Stuck,
-    /// Tidying up before the end.
-    Closing(Outcome),
-    /// Over.
-    Closed(Outcome),
-}
-
-/// The steps of a rollback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Undo {
-    /// Asked for by a person: as careful with activity as a bump.
-    Quiesced {
-        /// Even when active.
-        force: bool,
-        /// Where it goes on when the instance is busy.
-        rest: Rest,
-    },
-    /// The new version stopped.
-    Stopped,
-    /// The original back, binding to the old version.
-    Restored,
-    /// The old version started.
-    Restarted,
-    /// The old version probed.
-    Rechecked,
-}
-
-/// Where a bump rests when nothing is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rest {
-    /// In its soak.
-    Soaking,
-    /// Done.
-    Done,
-    /// Stuck.
-    Stuck,
-}
-
-/// How a bump ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The instance runs the new version.
-    Done,
-    /// The instance runs the old version on the old data.
-    RolledBack,
-    /// The rehearsal failed; the user was not touched.
-    Refused,
-    /// Called off; the user was not touched.
-    Cancelled,
-}
-
-/// What went wrong, and whose fault it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
-    /// What happened, for the operator.
-    pub reason: String,
-    /// Whose fault it is.
-    pub blame: Blame,
-}
-
-/// Whose fault it is, which decides what follows for the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Blame {
-    /// The new version: quarantined, nobody else gets it.
-    Version,
-    /// This user's data or settings: the others go on.
-    User,
-    /// The host: the rollout stops until the next enforcement, nothing is condemned.
-    Environment,
-    /// A person wanted it.
-    Operator,
 }
 
 impl Bump {

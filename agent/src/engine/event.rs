@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bump::Fault;
+use super::fault::Fault;
 use crate::domain::{Activity, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, WorkMarks};
 
 /// Something that happened to a bump.

@@ -7,9 +7,13 @@
 mod action;
 pub mod bump;
 mod event;
+mod fault;
 pub mod judge;
+mod phase;
 pub mod rollout;
 
 pub use action::Action;
-pub use bump::{Blame, Bump, Fault, Outcome, Phase, Undo, step};
+pub use bump::{Bump, step};
 pub use event::{Event, SoakLook};
+pub use fault::{Blame, Fault};
+pub use phase::{Outcome, Phase, Undo};

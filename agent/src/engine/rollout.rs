@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bump::{Blame, Bump, Outcome, Phase};
+use super::bump::Bump;
+use super::fault::Blame;
+use super::phase::{Outcome, Phase};
 use crate::domain::{Activity, BumpId, BusyReason, UnixMs, UserName, Version};
 
 /// What the host looks like right now, as far as the decisions need it.

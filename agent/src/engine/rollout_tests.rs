@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::domain::BumpId;
-use crate::engine::bump::{Fault, sample};
+use crate::engine::Fault;
+use crate::engine::bump::sample;
 
 fn idle(last_activity_ms: Option<i64>) -> Option<Activity> {
     Some(Activity::Idle { last_activity_ms })
