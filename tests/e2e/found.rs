@@ -67,10 +67,13 @@ fn a_server_that_is_taken_over_runs_on_and_keeps_its_address() {
     assert_eq!(site.runs(&["dave"]), before, "taking it over has stopped it");
     site.ok(&format!("systemctl restart t3-serve@dave; sleep 0.5; {up}"));
     assert_eq!(listens(&site), "127.0.0.2:4103", "its user's clients know no other address");
+    // Alice's server is started by the host's own unit now as well, and not from her binding.
+    let alice = site.untouched(&["alice"]);
     site.pin(GOOD);
-    site.enforce_to(0);
-    assert_eq!(listens(&site), "127.0.0.2:4103");
-    assert_eq!(site.level("dave"), "31");
+    let refused = site.enforce_to(5);
+    assert!(refused.stdout.contains("t3pin enroll alice"), "says what to do: {refused}");
+    assert_eq!(site.untouched(&["alice"]), alice, "it would start another version than it is told");
+    assert_eq!((listens(&site).as_str(), site.level("dave").as_str()), ("127.0.0.2:4103", "31"));
 }
 
 #[test]

@@ -88,11 +88,27 @@ impl Agent {
             Ok(state) if unloadable(&state).is_some() => {
                 seen.problem = unloadable(&state).map(|why| format!("{} {why}", instance.unit))
             }
+            Ok(_) if !self.starts_binding(&instance).await => {
+                seen.problem = Some(format!(
+                    "{} does not start what t3pin binds {user} to (its ExecStart= was changed); t3pin enroll {user} puts that right",
+                    instance.unit
+                ));
+            }
             Ok(state) => {
                 seen.stopped = state.active_state == "inactive";
                 seen.activity = Some(self.activity(&instance.place, &state.control_group, LOOK).await);
             }
             Err(error) => seen.problem = Some(error.to_string()),
+        }
+    }
+
+    /// Whether the unit starts the binding, in whatever way: one that starts a version of its own would run it on data that was
+    /// made for another. When systemd does not answer, nothing is known against it.
+    async fn starts_binding(&self, instance: &Instance) -> bool {
+        let binding = format!("/bindings/{}/", instance.user());
+        match self.systemd.start_line(&instance.unit).await {
+            Ok(start) => start.arguments.iter().any(|argument| argument.contains(&binding)),
+            Err(_) => true,
         }
     }
 
