@@ -67,7 +67,9 @@ fn a_server_that_is_taken_over_runs_on_and_keeps_its_address() {
     assert_eq!(site.runs(&["dave"]), before, "taking it over has stopped it");
     site.ok(&format!("systemctl restart t3-serve@dave; sleep 0.5; {up}"));
     assert_eq!(listens(&site), "127.0.0.2:4103", "its user's clients know no other address");
-    // Alice's server is started by the host's own unit now as well, and not from her binding.
+    // A template of the host's own that comes later would start alice's server, and not from her binding.
+    site.write("/etc/systemd/system/t3-serve@.service", &says);
+    site.ok("systemctl daemon-reload");
     let alice = site.untouched(&["alice"]);
     site.pin(GOOD);
     let refused = site.enforce_to(5);
