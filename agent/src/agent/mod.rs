@@ -5,6 +5,7 @@
 //! events; [`drive`] writes every step to the journal before its effects start.
 
 mod board;
+mod caller;
 mod desk;
 mod drive;
 mod effects;
@@ -24,7 +25,9 @@ mod status;
 mod summary;
 mod survey;
 mod unit_file;
+mod waiting;
 mod watch;
+mod word;
 
 use std::path::Path;
 use std::process::ExitCode;
