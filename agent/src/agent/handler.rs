@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::caller::instance_of;
 use super::desk::{Desk, Order};
 use super::runs::Run;
 use super::status::{may_see, summary};
 use super::{Agent, now_ms};
 use crate::api::server::Handler;
 use crate::api::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, PlanReport, PlanStep,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
     RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
 };
 use crate::domain::UserName;
@@ -110,8 +109,8 @@ impl Handler for Doors {
             .collect())
     }
 
-    async fn enforce(&self, caller: Caller) -> Result<RunReport, ApiError> {
-        self.order(caller, |run| Order::Enforce(instance_of(caller), run))
+    async fn enforce(&self, caller: Caller, inside: Inside) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Enforce(inside.0, run))
     }
 
     async fn rollback(&self, caller: Caller, request: RollbackRequest) -> Result<RunReport, ApiError> {
@@ -127,13 +126,13 @@ impl Handler for Doors {
         tokio::task::spawn_blocking(move || accounts::name(uid).ok().flatten()).await.ok().flatten()
     }
 
-    async fn now(&self, caller: Caller, user: UserName, force: bool) -> Result<RunReport, ApiError> {
+    async fn now(&self, caller: Caller, inside: Inside, user: UserName, force: bool) -> Result<RunReport, ApiError> {
         self.agent.hasten(caller, &user, force)?;
         // Users have one order on the desk at most: however often they ask, they are in nobody's way.
         if let Some(open) = self.agent.runs.open_of(caller).filter(|_| !caller.privileged) {
             return Ok(open);
         }
-        self.order(caller, |run| Order::Now(user, instance_of(caller), run))
+        self.order(caller, |run| Order::Now(user, inside.0, run))
     }
 
     async fn defer(&self, caller: Caller, user: UserName, request: DeferRequest) -> Result<Told, ApiError> {

@@ -5,7 +5,6 @@
 //! events; [`drive`] writes every step to the journal before its effects start.
 
 mod board;
-mod caller;
 mod desk;
 mod drive;
 mod effects;

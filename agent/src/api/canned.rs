@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::server::Handler;
 use super::types::{
-    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, InstanceStatus,
+    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
     PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
     VersionStatus,
 };
@@ -203,7 +203,7 @@ impl Handler for CannedHost {
     async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {
         Ok(versions())
     }
-    async fn enforce(&self, _: Caller) -> Result<RunReport, ApiError> {
+    async fn enforce(&self, _: Caller, _: Inside) -> Result<RunReport, ApiError> {
         self.note("enforce");
         self.look()
     }
@@ -219,7 +219,7 @@ impl Handler for CannedHost {
     async fn user_of(&self, uid: u32) -> Option<UserName> {
         (uid == 1000).then(|| user("bob"))
     }
-    async fn now(&self, caller: Caller, of: UserName, force: bool) -> Result<RunReport, ApiError> {
+    async fn now(&self, caller: Caller, _: Inside, of: UserName, force: bool) -> Result<RunReport, ApiError> {
         self.note(format!("now {of} {force} by {}", caller.uid));
         self.look()
     }

@@ -19,7 +19,7 @@ use tokio::net::UnixListener;
 
 use self::limits::Limits;
 use super::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, PlanReport, RollbackRequest,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
     RunReport, StatusReport, Told, VersionStatus,
 };
 use crate::domain::UserName;
@@ -43,7 +43,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Installed versions.
     fn versions(&self) -> impl Future<Output = Result<Vec<VersionStatus>, ApiError>> + Send;
     /// Starts enforcing the pin. Privileged.
-    fn enforce(&self, caller: Caller) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    fn enforce(&self, caller: Caller, inside: Inside) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Starts a rollback. Privileged.
     fn rollback(&self, caller: Caller, request: RollbackRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Starts enrolling a user. Privileged.
@@ -51,7 +51,13 @@ pub trait Handler: Send + Sync + 'static {
     /// The user with this uid.
     fn user_of(&self, uid: u32) -> impl Future<Output = Option<UserName>> + Send;
     /// Starts `user`'s bump as soon as nothing is in flight, with `force` at once. Privileged, or `user` themselves.
-    fn now(&self, caller: Caller, user: UserName, force: bool) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    fn now(
+        &self,
+        caller: Caller,
+        inside: Inside,
+        user: UserName,
+        force: bool,
+    ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Notes that `user` is not to be bumped before a time, or takes that back. Privileged, or `user` themselves. A request
     /// that goes beyond what users may say about themselves is the handler's to refuse.
     fn defer(&self, caller: Caller, user: UserName, request: DeferRequest)

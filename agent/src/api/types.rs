@@ -15,6 +15,10 @@ pub struct Caller {
     pub privileged: bool,
 }
 
+/// From inside whose instance the call comes, if from any: a terminal of their server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside(pub Option<UserName>);
+
 /// `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusReport {

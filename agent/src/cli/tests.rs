@@ -65,7 +65,9 @@ fn waiting_verbs_end_with_the_code_of_the_outcome() {
         (RunOutcome::Stuck, Exit::Stuck),
     ];
     for (outcome, exit) in cases.into_iter().filter(|_| root()) {
-        for words in [&["enforce", "--wait"][..], &["rollback", "bob"], &["enroll", "bob", "--port", "4102"], &["now", "bob", "--wait"]] {
+        for words in
+            [&["enforce", "--wait"][..], &["rollback", "bob"], &["enroll", "bob", "--port", "4102"], &["now", "bob", "--wait"]]
+        {
             let answer = run(&Arc::new(CannedHost::ending(outcome)), words).unwrap();
             assert_eq!((answer.exit(), answer.text()), (exit, "The story."), "{words:?}");
             assert!(answer.json().contains("\"done\": true"));

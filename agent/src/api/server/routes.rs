@@ -12,8 +12,8 @@ use axum::{Extension, Json, Router};
 
 use super::super::metrics;
 use super::super::types::{
-    Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, InstanceStatus,
-    NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
+    Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
+    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -163,11 +163,12 @@ async fn prometheus<H: Handler>(State(desk): State<Desk<H>>, Extension(caller): 
 async fn enforce<H: Handler>(
     State(desk): State<Desk<H>>,
     Extension(caller): Extension<Caller>,
+    Extension(inside): Extension<Inside>,
     request: Request,
 ) -> Answer<RunReport> {
     allow(caller, &request, "enforce the pin")?;
     let Nothing {} = body(request, desk.limits).await?;
-    whole(async move { desk.handler.enforce(caller).await }).await
+    whole(async move { desk.handler.enforce(caller, inside).await }).await
 }
 
 async fn rollback<H: Handler>(
@@ -193,11 +194,12 @@ async fn enroll<H: Handler>(
 async fn now<H: Handler>(
     State(desk): State<Desk<H>>,
     Extension(caller): Extension<Caller>,
+    Extension(inside): Extension<Inside>,
     request: Request,
 ) -> Answer<RunReport> {
     let what: NowRequest = body(request, desk.limits).await?;
     let user = whose(&desk, caller, what.user, "ask for the bump of").await?;
-    whole(async move { desk.handler.now(caller, user, what.force).await }).await
+    whole(async move { desk.handler.now(caller, inside, user, what.force).await }).await
 }
 
 async fn defer<H: Handler>(State(desk): State<Desk<H>>, Extension(caller): Extension<Caller>, request: Request) -> Answer<Told> {

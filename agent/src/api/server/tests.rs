@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use super::limits::Limits;
 use super::{connections, routes};
 use crate::api::canned::CannedHost;
-use crate::api::types::{ApiError, Caller, RunOutcome, RunReport, StatusReport, VersionStatus};
+use crate::api::types::{ApiError, Caller, Inside, RunOutcome, RunReport, StatusReport, VersionStatus};
 
 /// A uid that is nobody's and in no group.
 const STRANGER: u32 = 3_999_999;
@@ -106,6 +106,7 @@ fn as_caller(host: CannedHost, privileged: bool, method: &str, path: &str, body:
         let router = routes::router(Arc::clone(&host), Limits::default());
         let mut request = hyper::Request::builder().method(method.as_str()).uri(path).body(axum::body::Body::from(body)).unwrap();
         request.extensions_mut().insert(Caller { uid: 1000, pid: 1, privileged });
+        request.extensions_mut().insert(Inside(None));
         let response = hyper_util::service::TowerToHyperService::new(router).call(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
