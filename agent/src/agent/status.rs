@@ -131,7 +131,8 @@ impl Agent {
             state: state.to_owned(),
             detail,
             phase: open.as_ref().map(|open| phase_word(open.phase)),
-            deferral: open.as_ref().and_then(|open| open.deferral.clone()),
+            deferral: open.as_ref().and_then(|open| self.deferral_of(open)),
+            wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
         }

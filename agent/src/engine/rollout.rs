@@ -146,14 +146,18 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     }
     if let Some(reason) = view.quarantine.get(wanted) {
         return Decision::HoldBack(format!(
-            "{wanted} is quarantined: {reason}. `t3pin versions clear {wanted}` allows another try"
+            "{wanted} is quarantined: {}. `t3pin versions clear {wanted}` allows another try",
+            reason.trim_end_matches('.')
         ));
     }
     if let Some(reason) = view.uninstallable.get(wanted) {
         return Decision::HoldBack(format!("{wanted} is not installed: {reason}"));
     }
     if let Some(reason) = stopped_rollout(view, wanted) {
-        return Decision::HoldBack(format!("the rollout of {wanted} stopped: {reason}. The next enforcement tries again"));
+        return Decision::HoldBack(format!(
+            "the rollout of {wanted} stopped: {}. The next enforcement tries again",
+            reason.trim_end_matches('.')
+        ));
     }
     if let Some(decision) = last_word(view, instance) {
         return decision;

@@ -21,6 +21,7 @@ mod restore;
 mod retain;
 mod secure;
 mod snapshot;
+mod stir;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,8 @@ use std::time::Duration;
 use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError};
 use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
+
+pub use stir::{Stamp, stamp};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);
