@@ -17,6 +17,8 @@ mod health;
 mod host;
 pub mod journal;
 mod root_file;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod state;
 mod systemd;
 mod versions;
