@@ -10,6 +10,7 @@ mod activity;
 mod agent;
 mod api;
 mod cli;
+pub mod conduct;
 mod config;
 pub mod domain;
 pub mod engine;

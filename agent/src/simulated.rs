@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 pub use rustix::io::Errno;
 
-use crate::domain::{Account, EntryKind, WorkMarks};
+use crate::domain::{Account, EntryKind};
 pub use crate::state::{StateError, Vault};
+pub use crate::systemd::{SystemdError, UnitState};
 pub use crate::worker::files::{Seen, Target};
 pub use crate::worker::{Answer, LiveCopyReport, Task, TaskError, TaskErrorKind, WorkerError, tasks::perform};
 
@@ -45,8 +46,8 @@ pub trait World {
     fn holders(&self, owner: u32, server: &str, files: &[u64]) -> Vec<String>;
     /// A worker's task.
     fn work(&self, account: &Account, task: &Task) -> Result<Answer, WorkerError>;
-    /// What SQLite makes of the copied database in `dir`: up to date, without sidecars; its migration level, its work.
-    fn finish_database(&self, dir: u64) -> Result<(Option<u32>, WorkMarks), TaskError>;
+    /// What SQLite makes of the copied database in `dir`: up to date, without sidecars; its migration level.
+    fn finish_database(&self, dir: u64) -> Result<Option<u32>, TaskError>;
     /// The time, nanoseconds since the Unix epoch.
     fn now_ns(&self) -> i64;
 }

@@ -237,9 +237,7 @@ impl Dir {
 
     /// What SQLite would make of the copied database in here.
     #[cfg(feature = "simulation")]
-    pub fn finish_simulated_database(
-        &self,
-    ) -> Result<(Option<u32>, crate::domain::WorkMarks), crate::worker::protocol::TaskError> {
+    pub fn finish_simulated_database(&self) -> Result<Option<u32>, crate::worker::protocol::TaskError> {
         match self.handle {
             Handle::Simulated(node) => crate::simulated::with(|world| world.finish_database(node)),
             Handle::Kernel(_) => Ok(Default::default()),

@@ -18,7 +18,7 @@ pub use dir::Dir;
 pub use kernel::Target;
 pub use kernel::own_uid;
 pub use seen::Seen;
-pub use tree::{copy_entries, dress, measure, remove_tree, survey, sync_tree};
+pub use tree::{copy_entries, dress, lying, measure, remove_tree, survey, sync_tree};
 
 use std::io;
 use std::path::PathBuf;
