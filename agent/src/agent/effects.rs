@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Agent, drive, now_ms};
 use crate::conduct::{self, data, host, worker};
 use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, UnixMs, UserName, Version, WorkMarks};
+use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::health;
 use crate::journal::Journal;
@@ -78,6 +79,10 @@ impl conduct::Host for Agent {
 
     fn quiet_ms(&self) -> i64 {
         i64::try_from(self.settings().quiet.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn hurry(&self, user: &UserName) -> Hurry {
+        self.hurry(user)
     }
 
     fn keep_snapshots(&self) -> usize {

@@ -4,6 +4,7 @@
 use super::Host;
 use super::blame::{data, host as systemd, io_fault};
 use crate::domain::{Activity, Version};
+use crate::engine::waits::Hurry;
 use crate::engine::{Action, Blame, Bump, Event, Fault, Phase, rollout};
 use crate::state::blocking;
 use crate::systemd::SystemdError;
@@ -33,8 +34,10 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     let unit = bump.instance.unit.as_str();
     let state = host.unit(unit).await.map_err(systemd)?;
     let runs = matches!(state.active_state.as_str(), "active" | "activating" | "reloading" | "deactivating");
-    // Going back on an order only asks that no work is lost; going forward also asks for quiet.
-    let quiet = if bump.phase == Phase::Quiesced { host.quiet_ms() } else { 0 };
+    // Going back on an order only asks that no work is lost; going forward also asks for quiet, unless somebody said "now".
+    let hurry = if bump.phase == Phase::Quiesced { host.hurry(bump.instance.user()) } else { Hurry::Idle };
+    let force = force || hurry == Hurry::Force;
+    let quiet = if hurry == Hurry::None { host.quiet_ms() } else { 0 };
     let busy =
         |activity: Activity| rollout::busy(&activity, host.now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
     let mut frozen = false;

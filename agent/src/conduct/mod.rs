@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::io;
 
 use crate::domain::{Activity, Instance, UnixMs, UserName, Version};
+use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::state::Vault;
 use crate::systemd::{SystemdError, UnitState};
@@ -73,6 +74,8 @@ pub trait Host {
     async fn activity(&self, instance: &Instance, control_group: &str, frozen: bool) -> Activity;
     /// How long an instance must have been quiet before it is stopped unasked, in ms.
     fn quiet_ms(&self) -> i64;
+    /// Whether somebody entitled to it said that this user's bump shall not wait.
+    fn hurry(&self, user: &UserName) -> Hurry;
     /// How many snapshots of a user's are kept.
     fn keep_snapshots(&self) -> usize;
 
