@@ -115,7 +115,7 @@ fn who_calls_from_inside_their_own_server_goes_last_and_the_work_goes_on_without
     site.ok("usermod --append --groups t3pin alice");
     let before = site.runs(&["alice", "bob"]);
     site.pin(GOOD);
-    let script = "t3pin enforce --wait >/tmp/told 2>/tmp/progress; echo $? >/tmp/code.new; mv /tmp/code.new /tmp/code";
+    let script = "t3pin enforce --wait >/tmp/told 2>/tmp/progress; echo \\\\$? >/tmp/code.new; mv /tmp/code.new /tmp/code";
     let port = site.port("alice");
     site.ok(&format!(
         "curl --silent --show-error --fail --data '{{\"command\":\"exec bash -ic \\\"{script}\\\"\"}}' http://127.0.0.1:{port}/standin/terminal"

@@ -91,9 +91,10 @@ async fn next(orders: &mut mpsc::Receiver<Order>, due: Option<Instant>) -> Resul
 }
 
 impl Agent {
-    /// Whether anybody is in their soak.
+    /// Whether anybody is in their soak, or was left under way.
     fn soaks(&self) -> bool {
-        self.journal.open_bumps().is_ok_and(|open| open.iter().any(|bump| bump.phase == crate::engine::Phase::Soaking))
+        let tended = |bump: &crate::engine::Bump| bump.phase == crate::engine::Phase::Soaking || bump.is_under_way();
+        self.journal.open_bumps().map_or(true, |open| open.iter().any(tended))
     }
 
     /// When whoever waits has to be looked at again; `None` while nobody waits. A clock that was set is noticed soon.

@@ -11,6 +11,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod ledger;
 mod lock;
 mod logging;
 mod notify;

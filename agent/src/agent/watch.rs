@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::survey::SurveyError;
 use super::{Agent, now_ms};
+use crate::conduct;
 use crate::config::Pin;
 use crate::domain::{UserName, Verdict};
 use crate::engine::rollout::{Decision, Next, decide, next};
@@ -17,11 +18,12 @@ const CRASH_LOOP: u32 = 2;
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 impl Agent {
-    /// One round: a look at every soaking instance, if `soaks`, then whatever of the waiting bumps may be done now. Returns
+    /// One round: what was left under way and a look at every soaking instance, if `soaks`, then whatever of the waiting bumps may be done now. Returns
     /// whether anything has changed.
     pub async fn watch(&self, soaks: bool) -> bool {
         let mut changed = false;
         if soaks {
+            conduct::take_up(self).await;
             let open = match self.journal.open_bumps() {
                 Ok(open) => open,
                 Err(error) => {
