@@ -13,6 +13,7 @@ impl Agent {
                 tracing::warn!("sandboxes of the last agent could not be stopped: {error}");
             }
         }
+        self.settle_journal().await;
         match self.journal.open_bumps() {
             Ok(open) => {
                 for bump in open {
@@ -32,6 +33,7 @@ impl Agent {
         if let Err(error) = self.store.clean_half_made() {
             tracing::warn!("half-made versions could not be removed: {error}");
         }
+        self.journal.confirm();
     }
 
     /// Data that is held although no open bump works on it would keep a server from ever starting again.
