@@ -51,11 +51,9 @@ pub fn open(path: &Path, now_ms: UnixMs) -> Result<Opened, JournalError> {
         aside.take(&dir.join(name))?;
     }
     let (mut opened, migrated) = match whole {
-        Whole::Yes { connection, standing, migrated } if migrated || agree(standing, &found) => {
-            ((connection, standing), migrated)
-        }
+        Ok((connection, standing, migrated)) if migrated || agree(standing, &found) => ((connection, standing), migrated),
         unusable => {
-            trouble.insert(0, unusable.why(&found));
+            trouble.insert(0, why(unusable, &found));
             if rebuild::rebuild(path, &mut aside, &found, &trouble, now_ms)?.nothing {
                 // A host that is new, as far as can be told from here: nothing to report.
                 trouble.clear();
@@ -71,28 +69,13 @@ pub fn open(path: &Path, now_ms: UnixMs) -> Result<Opened, JournalError> {
     Ok(Opened { connection: opened.0, standing: opened.1, copies, facts, migrated })
 }
 
-enum Whole {
-    Yes { connection: Connection, standing: Standing, migrated: bool },
-    No { why: String },
-}
+/// An open file, its last record, and whether it was taken over from an older schema just now.
+type Whole = (Connection, Standing, bool);
 
-impl Whole {
-    fn why(self, found: &copies::Found) -> String {
-        match self {
-            Self::No { why } => why,
-            Self::Yes { standing, .. } => format!(
-                "it ended at record {}, and its copies know of {}: its last records were lost, or an old file was put in its place",
-                standing.seq,
-                found.newest()
-            ),
-        }
-    }
-}
-
-fn look(path: &Path) -> Result<Whole, JournalError> {
-    let no = |why: String| Ok(Whole::No { why });
+/// The file, or what is wrong with it.
+fn look(path: &Path) -> Result<Result<Whole, String>, JournalError> {
     match disk::what_lies_at(path).map_err(io(path))? {
-        Lies::Nothing => no("it was not there".to_owned()),
+        Lies::Nothing => Ok(Err("it was not there".to_owned())),
         Lies::File => {
             let (opened, migrated) = match schema::open(path) {
                 Err(JournalError::Older { .. }) => {
@@ -102,12 +85,24 @@ fn look(path: &Path) -> Result<Whole, JournalError> {
                 other => (other, false),
             };
             match opened {
-                Ok((connection, standing)) => Ok(Whole::Yes { connection, standing, migrated }),
-                Err(JournalError::Damaged { what, .. }) => no(format!("it was damaged: {what}")),
+                Ok((connection, standing)) => Ok(Ok((connection, standing, migrated))),
+                Err(JournalError::Damaged { what, .. }) => Ok(Err(format!("it was damaged: {what}"))),
                 Err(other) => Err(other),
             }
         }
-        other => no(format!("there was {} in its place", in_words(other))),
+        other => Ok(Err(format!("there was {} in its place", in_words(other)))),
+    }
+}
+
+/// Why the file is not used. Closes it: SQLite tidies up beside the name it was opened by.
+fn why(unusable: Result<Whole, String>, found: &copies::Found) -> String {
+    match unusable {
+        Err(why) => why,
+        Ok((_connection, standing, _)) => format!(
+            "it ended at record {}, and its copies know of {}: its last records were lost, or an old file was put in its place",
+            standing.seq,
+            found.newest()
+        ),
     }
 }
 
