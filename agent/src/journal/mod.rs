@@ -18,6 +18,7 @@ mod schema;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -289,26 +290,8 @@ impl Journal {
         self.put_all(&[(key, value)])
     }
 
-    /// Several facts at once, or none.
     fn put_all(&self, changes: &[(&str, Option<&str>)]) -> Result<(), JournalError> {
-        let mut inner = self.lock();
-        let mut facts = inner.facts.clone();
-        for (key, value) in changes {
-            match value {
-                Some(value) => drop(facts.insert((*key).to_owned(), (*value).to_owned())),
-                None => drop(facts.remove(*key)),
-            }
-        }
-        let seq = inner.standing.seq + 1;
-        inner.write(Content::Facts(&facts), |connection| {
-            let mut change = Sum::default();
-            for (key, value) in changes {
-                change = change.with(schema::put_fact(connection, key, *value, seq)?);
-            }
-            Ok(change)
-        })?;
-        inner.facts = facts;
-        Ok(())
+        self.lock().put_all(changes)
     }
 
     /// A poisoned lock only means that another thread panicked between two transactions; the database itself is whole.
@@ -318,6 +301,27 @@ impl Journal {
 }
 
 impl Inner {
+    /// Several facts at once, or none.
+    fn put_all(&mut self, changes: &[(&str, Option<&str>)]) -> Result<(), JournalError> {
+        let mut facts = self.facts.clone();
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(facts.insert((*key).to_owned(), (*value).to_owned())),
+                None => drop(facts.remove(*key)),
+            }
+        }
+        let seq = self.standing.seq + 1;
+        self.write(Content::Facts(&facts), |connection| {
+            let mut change = Sum::default();
+            for (key, value) in changes {
+                change = change.with(schema::put_fact(connection, key, *value, seq)?);
+            }
+            Ok(change)
+        })?;
+        self.facts = facts;
+        Ok(())
+    }
+
     /// The next record: its copy first, then the record itself, which `fill` writes. Both or, when it fails, none.
     fn write(
         &mut self,
