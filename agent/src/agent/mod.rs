@@ -12,6 +12,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod ledger;
 mod lock;
 mod logging;
 mod notify;
