@@ -4,6 +4,7 @@
 //! on the desk. What is to be done is decided by `engine`; [`effects`] has it done by the four works and reports back as
 //! events; [`drive`] writes every step to the journal before its effects start.
 
+mod aftermath;
 mod board;
 mod desk;
 mod drive;

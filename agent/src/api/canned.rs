@@ -53,6 +53,7 @@ pub fn status() -> StatusReport {
             reason: "rehearsal: pairing API moved".to_owned(),
             since_ms: NOW_MS - 49 * HOUR,
         }],
+        journal: vec![],
         instances: vec![alice(), bob()],
     }
 }

@@ -32,6 +32,8 @@ fn agent(out: &mut Exposition, report: &StatusReport) {
     }
     out.gauge("t3pin_frozen", "1 while the operator has frozen version changes, else 0.");
     out.sample("t3pin_frozen", &[], flag(report.freeze.is_some()));
+    out.gauge("t3pin_journal_damages", "Times the agent's journal was not as it was left, until what was set aside is removed.");
+    out.sample("t3pin_journal_damages", &[], count(report.journal.len()));
     out.gauge("t3pin_quarantined_versions", "Versions that failed here and are not tried again unattended.");
     out.sample("t3pin_quarantined_versions", &[], count(report.quarantine.len()));
 }

@@ -32,8 +32,24 @@ pub struct StatusReport {
     pub freeze: Option<FreezeStatus>,
     /// Versions that failed here.
     pub quarantine: Vec<QuarantineStatus>,
+    /// Every time that the agent's journal was not as it was left and something of it was set aside, until that is removed.
+    #[serde(default)]
+    pub journal: Vec<JournalNotice>,
     /// The instances that the caller may see: all for the privileged, else their own.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// That the journal was damaged, replaced or gone, and what was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JournalNotice {
+    /// When it was found.
+    pub at_ms: UnixMs,
+    /// What was found.
+    pub found: String,
+    /// What was done.
+    pub done: String,
+    /// Where what was set aside lies. Removing this directory ends the notice.
+    pub aside: String,
 }
 
 /// The agent itself.

@@ -18,4 +18,4 @@ pub use action::Action;
 pub use bump::{Bump, step};
 pub use event::{Event, SoakLook};
 pub use fault::{Blame, Fault};
-pub use phase::{Outcome, Phase, Undo};
+pub use phase::{Outcome, Phase, Rest, Undo};
