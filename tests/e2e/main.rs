@@ -6,6 +6,7 @@ mod bad_release;
 mod common;
 mod crash;
 mod draining;
+mod explain;
 mod found;
 mod good_bump;
 mod install;

@@ -8,9 +8,14 @@ use crate::engine::{Bump, Event, Phase};
 pub type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);
 
 impl Agent {
-    /// See [`conduct::drive`].
+    /// See [`conduct::drive`]. A bump that ends badly leaves its evidence, when all that serves the user is done.
     pub async fn drive(&self, bump: Bump, event: Event, progress: Progress<'_>) -> Bump {
-        conduct::drive(self, bump, event, &|bump| tell(bump, progress)).await
+        let before = bump.phase;
+        let bump = conduct::drive(self, bump, event, &|bump| tell(bump, progress)).await;
+        if bump.phase != before {
+            self.leave_evidence(&bump).await;
+        }
+        bump
     }
 }
 

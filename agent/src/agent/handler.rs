@@ -6,6 +6,7 @@ use super::desk::{Desk, Order};
 use super::runs::Run;
 use super::status::{may_see, summary};
 use super::{Agent, now_ms};
+use crate::api::explanation::Explanation;
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
@@ -90,6 +91,10 @@ impl Handler for Doors {
         let wanted = |of: &UserName| user.as_ref().is_none_or(|user| user == of) && may_see(caller, of);
         let shown = open.iter().rev().filter(|bump| bump.begun_ms.is_some()).chain(&closed);
         Ok(shown.filter(|bump| wanted(bump.instance.user())).map(summary).take(limit).collect())
+    }
+
+    async fn explain(&self, caller: Caller, what: UserName) -> Result<Explanation, ApiError> {
+        self.agent.explain(caller, &what).await
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {

@@ -18,5 +18,6 @@ impl Agent {
             tracing::warn!("half-made versions could not be removed: {error}");
         }
         self.journal.confirm();
+        self.leave_missing_evidence().await;
     }
 }

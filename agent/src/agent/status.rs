@@ -56,7 +56,7 @@ impl Agent {
     }
 
     /// What the engine's decisions need, without looking at anybody's activity.
-    fn glance(&self) -> HostView {
+    pub(super) fn glance(&self) -> HostView {
         HostView {
             now_ms: super::now_ms(),
             frozen: self
@@ -76,7 +76,7 @@ impl Agent {
         }
     }
 
-    async fn instance_status(&self, view: &HostView, user: &UserName, wanted: Option<Version>) -> InstanceStatus {
+    pub(super) async fn instance_status(&self, view: &HostView, user: &UserName, wanted: Option<Version>) -> InstanceStatus {
         let bound = self.store.binding(user).ok().flatten();
         let open = self.journal.open_bump(user).ok().flatten();
         let last = self.journal.closed_bumps(Some(user), 1).unwrap_or_default().into_iter().next();
@@ -121,6 +121,10 @@ impl Agent {
                 };
                 state_of(view, &seen, active)
             }
+        };
+        let detail = match &open {
+            Some(bump) if bump.phase == Phase::Stuck => Some(self.stuck_in_full(bump, running.as_ref())),
+            _ => detail,
         };
         let shown = open.as_ref().filter(|open| open.phase == Phase::Soaking).or(last.as_ref());
         InstanceStatus {

@@ -6,7 +6,7 @@ use super::survey::SurveyError;
 use super::{Agent, now_ms};
 use crate::conduct;
 use crate::config::Pin;
-use crate::domain::{UserName, Verdict};
+use crate::domain::{BumpId, UserName, Verdict};
 use crate::engine::rollout::{Decision, Next, decide, next};
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
@@ -23,7 +23,7 @@ impl Agent {
     pub async fn watch(&self, soaks: bool) -> bool {
         let mut changed = false;
         if soaks {
-            conduct::take_up(self).await;
+            self.take_up().await;
             let open = match self.journal.open_bumps() {
                 Ok(open) => open,
                 Err(error) => {
@@ -48,6 +48,18 @@ impl Agent {
                 tracing::error!("waiting bumps could not be looked at: {error}");
                 tokio::time::sleep(AFTER_ERROR).await;
                 true
+            }
+        }
+    }
+
+    /// What was left under way is taken up, and leaves its evidence when it ends badly.
+    async fn take_up(&self) {
+        let left = self.journal.open_bumps().unwrap_or_default().into_iter().filter(Bump::is_under_way);
+        let left: Vec<BumpId> = left.map(|bump| bump.id).collect();
+        conduct::take_up(self).await;
+        for bump in left {
+            if let Ok(Some(bump)) = self.journal.bump(bump) {
+                self.leave_evidence(&bump).await;
             }
         }
     }

@@ -5,6 +5,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::explanation::{ExplainedStep, Explanation};
 use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
@@ -132,6 +133,28 @@ pub fn bump() -> BumpSummary {
     }
 }
 
+/// The story of alice's bump, had it gone badly.
+pub fn explanation() -> Explanation {
+    let step = |at: UnixMs, times: u32, text: &str| ExplainedStep {
+        at_ms: NOW_MS + at,
+        last_ms: NOW_MS + at + 1000 * i64::from(times - 1),
+        times,
+        text: text.to_owned(),
+    };
+    Explanation {
+        user: user("alice"),
+        bump: Some(BumpSummary { outcome: "rolled-back".to_owned(), ..bump() }),
+        planned: Some("From 0.0.24 to 0.0.25, because of this: pinned.".to_owned()),
+        steps: vec![step(0, 3, "put off: a turn is in flight"), step(60_000, 1, "0.0.25 was started")],
+        wrong: Some("The new version, 0.0.25, is at fault: nobody could pair.".to_owned()),
+        log: vec!["Error: no\u{1b}[2J".to_owned()],
+        done: Some("0.0.24 was put back together with its own data.".to_owned()),
+        now: "alice's server runs 0.0.24; state: held-back.".to_owned(),
+        can: vec!["nothing has to be done".to_owned()],
+        evidence: Some("/var/lib/t3pin/evidence/b000001-rolled-back".to_owned()),
+    }
+}
+
 /// What is to come.
 pub fn plan() -> PlanReport {
     let step = |action: &str, name: &str, from: &str, reason: &str| PlanStep {
@@ -206,6 +229,12 @@ impl Handler for CannedHost {
     async fn history(&self, _: Caller, of: Option<UserName>, limit: usize) -> Result<Vec<BumpSummary>, ApiError> {
         let bumps = [bump()].into_iter().filter(|bump| of.as_ref().is_none_or(|of| *of == bump.user));
         Ok(bumps.take(limit).collect())
+    }
+    async fn explain(&self, caller: Caller, what: UserName) -> Result<Explanation, ApiError> {
+        if what.as_str() == "alice" && !caller.privileged {
+            return Err(ApiError { kind: "not-found".to_owned(), error: "nothing that you may see".to_owned() });
+        }
+        Ok(explanation())
     }
     async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {
         Ok(versions())

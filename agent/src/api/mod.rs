@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub mod canned;
 pub mod client;
+pub mod explanation;
 mod metrics;
 pub mod server;
 pub mod types;

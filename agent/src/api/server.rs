@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 
 use self::limits::Limits;
+use super::explanation::Explanation;
 use super::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
     RunReport, StatusReport, Told, VersionStatus,
@@ -40,6 +41,8 @@ pub trait Handler: Send + Sync + 'static {
         user: Option<UserName>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<BumpSummary>, ApiError>> + Send;
+    /// The story of the bump or of the user that is called `what`; only what `caller` may see.
+    fn explain(&self, caller: Caller, what: UserName) -> impl Future<Output = Result<Explanation, ApiError>> + Send;
     /// Installed versions.
     fn versions(&self) -> impl Future<Output = Result<Vec<VersionStatus>, ApiError>> + Send;
     /// Starts enforcing the pin. Privileged.

@@ -8,6 +8,7 @@ mod defer;
 mod enforce;
 mod enroll;
 mod exit;
+mod explain;
 mod follow;
 mod freeze;
 mod generate;
@@ -72,6 +73,7 @@ enum Question {
     Now(now::Now),
     Defer(defer::Defer),
     History(history::History),
+    Explain(explain::Explain),
     Instances(instances::Instances),
     Versions(versions::Versions),
     Enroll(enroll::Enroll),
@@ -105,6 +107,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Now(now) => now.run(&client).await,
             Question::Defer(defer) => defer.run(&client).await,
             Question::History(history) => history.run(&client).await,
+            Question::Explain(explain) => explain.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,
             Question::Versions(versions) => versions.run(&client).await,
             Question::Enroll(enroll) => enroll.run(&client).await,

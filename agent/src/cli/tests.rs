@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser};
 use super::answer::Answer;
 use super::exit::Exit;
 use super::render::clock;
-use super::{Cli, Verb, follow, history, instances, plan, status, versions};
+use super::{Cli, Verb, explain, follow, history, instances, plan, status, versions};
 use crate::api::canned::{self, CannedHost, NOW_MS};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{FreezeStatus, RunOutcome};
@@ -318,6 +318,49 @@ b000002 salvage   /var/lib/t3pin/salvage/b000002
 b000001 snapshot  /var/lib/t3pin/snapshots/alice/b000001
 "
     );
+}
+
+#[test]
+fn a_story_reads_from_the_plan_to_what_one_can_do() {
+    let at = |ms: i64| super::render::clock_seconds(NOW_MS + ms);
+    assert_eq!(
+        explain::shown(&canned::explanation()),
+        format!(
+            "\
+b000001 of alice: 0.0.24 -> 0.0.25, rolled-back
+
+What was planned
+  From 0.0.24 to 0.0.25, because of this: pinned.
+
+What happened
+  {}  put off: a turn is in flight (3 times, last at {})
+  {}  0.0.25 was started
+
+What was wrong
+  The new version, 0.0.25, is at fault: nobody could pair.
+
+What 0.0.25 said last
+  | Error: no [2J
+
+What was done
+  0.0.24 was put back together with its own data.
+
+How it is now
+  alice's server runs 0.0.24; state: held-back.
+
+What you can do
+  - nothing has to be done
+
+Evidence (root only)
+  /var/lib/t3pin/evidence/b000001-rolled-back
+",
+            at(0),
+            at(2000),
+            at(60_000)
+        )
+    );
+    let answer = run(&Arc::new(CannedHost::default()), &["explain", "b000001", "--json"]).unwrap();
+    assert!(answer.json().contains("\"planned\""), "{}", answer.json());
 }
 
 #[test]

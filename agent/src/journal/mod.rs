@@ -27,7 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, params};
 
 use crate::domain::{BumpId, UnixMs, UserName, Version};
-use crate::engine::{Bump, Event};
+use crate::engine::{Bump, Event, Phase};
 use copies::{Content, Copies};
 use schema::{BumpRow, EventRow, Standing};
 use sums::Sum;
@@ -67,6 +67,14 @@ pub struct Told {
     pub phase: String,
     /// The event; `Null` when it cannot be understood.
     pub event: serde_json::Value,
+}
+
+impl Told {
+    /// The phase it led to; `None` when this t3pin does not know it.
+    pub fn entered(&self) -> Option<Phase> {
+        // A plain name lost its quotes when it was read.
+        serde_json::from_str(&self.phase).or_else(|_| serde_json::from_value(self.phase.clone().into())).ok()
+    }
 }
 
 /// Why the journal could not be read or written.

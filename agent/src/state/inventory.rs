@@ -31,6 +31,8 @@ pub struct CustodySeen {
     pub version: Version,
     /// Where they are.
     pub originals: Whereabouts,
+    /// The directory of this custody.
+    pub path: std::path::PathBuf,
 }
 
 /// See [`Vault::custodies`].
@@ -48,13 +50,13 @@ pub fn custodies(vault: &Vault, place: &Place) -> Result<Vec<CustodySeen>, State
     }
     let mut seen = vec![];
     for bump in bumps_below(&vault.user_dir("custody", user)?, &[])? {
-        let Some((_, manifest)) = Custody::find(vault, place, bump)? else { continue };
+        let Some((custody, manifest)) = Custody::find(vault, place, bump)? else { continue };
         let originals = match manifest.phase {
             Phase::Taken => Whereabouts::InCustody,
             Phase::Restored => Whereabouts::Back,
             Phase::Settled => Whereabouts::Archived,
         };
-        seen.push(CustodySeen { bump, version: manifest.version, originals });
+        seen.push(CustodySeen { bump, version: manifest.version, originals, path: custody.path().to_owned() });
     }
     Ok(seen)
 }

@@ -16,3 +16,4 @@ pub(crate) mod tasks;
 pub use protocol::TaskError;
 pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, TaskErrorKind};
 pub use spawn::{WorkerError, run};
+pub use tasks::redact::redact;

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 
+use super::super::explanation::Explanation;
 use super::super::metrics;
 use super::super::types::{
     Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
@@ -47,6 +48,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/status", get(status::<H>))
         .route("/v1/plan", get(plan::<H>))
         .route("/v1/history", get(history::<H>))
+        .route("/v1/explain/{what}", get(explain::<H>))
         .route("/v1/versions", get(versions::<H>))
         .route("/v1/instances", get(instances::<H>))
         .route("/v1/instances/{user}", get(instance::<H>))
@@ -92,6 +94,18 @@ async fn history<H: Handler>(
     let user = user.map(|text| parsed::<UserName>("user", &text)).transpose()?;
     let limit = limit.map(|text| parsed::<usize>("limit", &text)).transpose()?.unwrap_or(HISTORY.0).min(HISTORY.1);
     Ok(Json(desk.handler.history(caller, user, limit).await?))
+}
+
+/// The name of a bump has the form of a user's name, too.
+async fn explain<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    what: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Answer<Explanation> {
+    query(&request, [])?;
+    let what: UserName = parsed("user or bump", &segment(what)?)?;
+    Ok(Json(desk.handler.explain(caller, what).await?))
 }
 
 /// Which versions are there is everybody's to know, who else runs them is not.

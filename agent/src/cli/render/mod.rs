@@ -4,4 +4,4 @@ mod table;
 mod words;
 
 pub use table::{fitted, table};
-pub use words::{ago, clock, lasting, now_ms, plain, plain_lines, size, version_or_dash};
+pub use words::{ago, clock, clock_seconds, lasting, now_ms, plain, plain_lines, size, version_or_dash};

@@ -9,7 +9,7 @@ mod handshake;
 mod look;
 mod marks;
 mod program;
-mod redact;
+pub mod redact;
 mod rehearse;
 mod seed;
 #[cfg(test)]
