@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+#[cfg(not(feature = "kill-points"))]
 use crate::domain::UserName;
 use crate::engine::Phase;
 
@@ -66,12 +67,11 @@ mod armed {
     const KNOWN: &str = "/run/t3pin/kill-points";
 
     /// What lies between the boundaries of the phases.
-    const AMID: [&str; 10] = [
+    const AMID: [&str; 9] = [
         "switched",
         "restored",
         "unarchived",
         "archived",
-        "settled",
         "install-staged",
         "install-fetched",
         "install-built",
@@ -87,7 +87,10 @@ mod armed {
             let words: Vec<&str> = line.split_whitespace().collect();
             let good = matches!(words[..], [_, point, "kill" | "hang"] if known.iter().any(|name| name == point));
             if !good {
-                let why = format!("{ORDERS}, line {}: \"{line}\" is no order to die: USER POINT kill|hang, and {KNOWN} has the points", number + 1);
+                let why = format!(
+                    "{ORDERS}, line {}: \"{line}\" is no order to die: USER POINT kill|hang, and {KNOWN} has the points",
+                    number + 1
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
         }
@@ -129,9 +132,8 @@ mod armed {
         let phases = Phase::all();
         let recorded = phases.iter().map(|phase| Point::Recorded(*phase).to_string());
         // Where nothing is due, nothing gets done.
-        let rests = |phase: &Phase| {
-            matches!(phase, Phase::Planned | Phase::Ready | Phase::Soaking | Phase::Stuck | Phase::Closed(_))
-        };
+        let rests =
+            |phase: &Phase| matches!(phase, Phase::Planned | Phase::Ready | Phase::Soaking | Phase::Stuck | Phase::Closed(_));
         let done = phases.iter().filter(|phase| !rests(phase)).map(|phase| Point::Done(*phase).to_string());
         recorded.chain(done).chain(AMID.map(|what| Point::Amid(what).to_string())).collect()
     }

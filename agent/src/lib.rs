@@ -10,13 +10,17 @@ mod activity;
 mod agent;
 mod api;
 mod cli;
+pub mod conduct;
 mod config;
 pub mod domain;
 pub mod engine;
 mod health;
 mod host;
 pub mod journal;
+mod kill_point;
 mod root_file;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod state;
 mod systemd;
 mod versions;

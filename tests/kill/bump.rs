@@ -25,7 +25,7 @@ pub const POINTS: &[&str] = &[
     "done:verified",
     "recorded:soaking",
     "recorded:settled",
-    "amid:settled",
+    "amid:archived",
     "done:settled",
     "recorded:closing-done",
     "done:closing-done",

@@ -2,14 +2,17 @@
 
 use crate::matrix::{Death, GOOD, Matrix};
 
-pub const POINTS: &[&str] = &["amid:install-staged", "amid:install-fetched", "amid:install-built", "amid:install-sealed", "amid:install-published"];
+pub const POINTS: &[&str] =
+    &["amid:install-staged", "amid:install-fetched", "amid:install-built", "amid:install-sealed", "amid:install-published"];
 
 fn every_boundary(death: Death) {
     let mut matrix = Matrix::with(&["alice"], death);
     let before = matrix.machine.invocation("t3-serve@alice.service");
     for point in POINTS {
         matrix.die_while_enforcing(&[("-", point)], GOOD);
-        let half_made = matrix.machine.ok("ls -A /var/lib/t3pin/staging; cd /var/lib/t3pin/versions && ls -A | grep -v -x -e 0.0.24 -e 0.0.25 || true");
+        let half_made = matrix
+            .machine
+            .ok("ls -A /var/lib/t3pin/staging; cd /var/lib/t3pin/versions && ls -A | grep -v -x -e 0.0.24 -e 0.0.25 || true");
         assert_eq!(half_made, "", "{point}: something half-made is left");
         matrix.note(&[("-", point)]);
         matrix.machine.sh("t3pin enforce --wait");

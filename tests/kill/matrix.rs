@@ -174,7 +174,16 @@ fn whole(machine: &Machine, user: &str, work: &str) -> Result<(), String> {
     if serving != bound {
         return Err(format!("{serving:?} answers, {bound} is bound"));
     }
-    let (level, wanted) = (machine.migration_level(user), if bound == OLD { "30" } else if bound == GOOD { "31" } else { "32" });
+    let (level, wanted) = (
+        machine.migration_level(user),
+        if bound == OLD {
+            "30"
+        } else if bound == GOOD {
+            "31"
+        } else {
+            "32"
+        },
+    );
     if level != wanted {
         return Err(format!("{bound} runs on data of level {level}"));
     }

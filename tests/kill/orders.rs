@@ -14,7 +14,10 @@ const ELSEWHERE: [&str; 4] = ["cancelled", "stuck", "force-true", "rest-soaking"
 fn every_point_is_tried() {
     let matrix = Matrix::with(&[], Death::Kill);
     let tried: BTreeSet<&str> =
-        [bump::POINTS, rollback::BY_ITSELF, rollback::REFUSED, rollback::ASKED, install::POINTS, recovery::POINTS].concat().into_iter().collect();
+        [bump::POINTS, rollback::BY_ITSELF, rollback::REFUSED, rollback::ASKED, install::POINTS, recovery::POINTS]
+            .concat()
+            .into_iter()
+            .collect();
     let known = matrix.known_points();
     let left: Vec<_> = known
         .iter()

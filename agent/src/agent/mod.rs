@@ -11,6 +11,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod ledger;
 mod lock;
 mod logging;
 mod notify;
@@ -24,7 +25,9 @@ mod status;
 mod summary;
 mod survey;
 mod unit_file;
+mod waiting;
 mod watch;
+mod word;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -69,6 +72,8 @@ struct SettingsNow {
 
 impl Agent {
     async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
+        #[cfg(feature = "kill-points")]
+        crate::kill_point::arm()?;
         let root = Path::new(VAR);
         std::fs::create_dir_all(root)?;
         let alone = lock::Alone::on(&root.join("agent.lock")).await?;
