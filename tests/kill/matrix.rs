@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use t3pin_tests::Machine;
 
 /// Long enough for anything that does not hang, with another test beside it.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(240);
 /// What everybody runs at first.
 pub const OLD: &str = "0.0.24";
 /// A good release after it.
