@@ -1,5 +1,15 @@
 //! The bump is settled: the archive alone keeps the original from now on.
 
+pub mod check;
+pub mod fetch;
+pub mod pack;
+pub mod put;
+pub mod recipe;
+pub mod shelf;
+pub mod sweep;
+#[cfg(test)]
+mod tests;
+
 use super::custody::{Custody, Manifest, Phase};
 use super::{StateError, Vault, snapshot};
 use crate::domain::{BumpId, Place};
