@@ -1,4 +1,4 @@
-//! The host's accounts and instances: who exists, whose server listens where, which port is free.
+//! The host's accounts and instances: who exists, whose server listens where, which port is free, from where somebody calls.
 //!
 //! Only reads, but for [`EnvFiles::write`]. The user database is asked through NSS, which may block: call from a thread that may.
 
@@ -7,5 +7,7 @@ mod env_file;
 mod env_text;
 pub mod instances;
 pub mod ports;
+#[cfg_attr(not(test), expect(dead_code))]
+pub mod session;
 
 pub use env_file::EnvFiles;

@@ -5,7 +5,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Activity, ProbeStep, StepOutcome, StepRecord};
+use crate::domain::{
+    Activity, BumpId, DeferralOwner, ProbeReport, ProbeStep, RehearsalReport, Snapshot, StepOutcome, StepRecord,
+};
+use crate::engine::{Blame, Fault, SoakLook};
 
 fn probe(outcome: StepOutcome) -> ProbeReport {
     let steps = [ProbeStep::Environment, ProbeStep::Exchange]
