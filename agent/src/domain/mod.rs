@@ -20,7 +20,10 @@ pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
-pub use snapshot::{EntryKind, STATE_ENTRIES, Salvage, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks};
+pub use snapshot::{
+    EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks,
+    copied_entries,
+};
 pub use user::{UserName, UserNameError};
 pub use version::{Version, VersionError};
 
