@@ -138,15 +138,9 @@ impl Agent {
     }
 
     async fn archive(&self, bump: &Bump) -> Result<Event, Fault> {
-        let (vault, place, id, keep) = (self.vault.clone(), bump.instance.place.clone(), bump.id, self.settings().keep_snapshots);
-        let gone = blocking(move || {
-            vault.archive(&place, id)?;
-            vault.retain(&place.account.user, keep)
-        })
-        .await?;
-        for snapshot in gone {
-            tracing::info!(T3PIN_USER = %snapshot.user, "snapshot {} of {} removed by retention", snapshot.id, snapshot.version);
-        }
+        let (vault, place, id) = (self.vault.clone(), bump.instance.place.clone(), bump.id);
+        blocking(move || vault.archive(&place, id)).await?;
+        self.tidy_archive(bump.instance.user()).await;
         Ok(Event::Archived)
     }
 
@@ -160,8 +154,8 @@ impl Agent {
     async fn restore(&self, bump: &Bump, keep_salvage: bool, unarchive: bool) -> Result<Event, Fault> {
         let place = &bump.instance.place;
         if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
-            let (vault, place, snapshot) = (self.vault.clone(), place.clone(), snapshot.clone());
-            blocking(move || vault.unarchive(&place, &snapshot)).await?;
+            let (vault, place, from, id) = (self.vault.clone(), place.clone(), snapshot.id, bump.id);
+            blocking(move || vault.unarchive(&place, from, id)).await?;
         }
         let salvage = self.vault.restore(place, bump.id, keep_salvage).await.map_err(data)?;
         self.store.bind(bump.instance.user(), &bump.from).map_err(|e| io(&format!("the binding to {}", bump.from), &e))?;

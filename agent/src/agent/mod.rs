@@ -11,6 +11,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod keeping;
 mod lock;
 mod logging;
 mod notify;

@@ -29,6 +29,7 @@ impl Agent {
             Err(error) => tracing::error!("{error}; what was under way cannot be recovered by itself"),
         }
         self.let_go().await;
+        self.settle_left_over().await;
         if let Err(error) = self.store.clean_half_made() {
             tracing::warn!("half-made versions could not be removed: {error}");
         }

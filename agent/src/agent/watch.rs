@@ -16,9 +16,13 @@ impl Agent {
             Ok(open) => open,
             Err(error) => return tracing::error!("{error}"),
         };
+        let mut settled = false;
         for bump in open.iter().filter(|bump| bump.phase == Phase::Soaking) {
             let look = self.look_at(bump).await;
-            self.drive(bump.clone(), Event::Looked(look), &|_| ()).await;
+            settled |= self.drive(bump.clone(), Event::Looked(look), &|_| ()).await.is_closed();
+        }
+        if settled {
+            self.retire_unneeded().await;
         }
         if self.journal.unfinished().unwrap_or(true)
             && let Err(error) = self.drain().await

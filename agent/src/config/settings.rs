@@ -45,6 +45,10 @@ pub struct Settings {
     pub poll: Duration,
     /// `[snapshots] keep` (default 5, at least 1).
     pub keep_snapshots: usize,
+    /// `[snapshots] max_age` (default none).
+    pub snapshots_max_age: Option<Duration>,
+    /// `[snapshots] max_bytes` (default none), for each user.
+    pub snapshots_max_bytes: Option<u64>,
     /// `[instances] first_port` (default 3773): where `enroll` starts to look for a free port.
     pub first_port: u16,
 }
@@ -126,6 +130,8 @@ fn validated(inputs: &Inputs) -> Result<Settings, ConfigError> {
         quiet: inputs.duration("activity", "quiet", Duration::ZERO..=30 * DAY)?.unwrap_or(default.quiet),
         poll: inputs.duration("activity", "poll", 100 * MS..=HOUR)?.unwrap_or(default.poll),
         keep_snapshots: whole(inputs.number("snapshots", "keep", 1..=1000)?, default.keep_snapshots),
+        snapshots_max_age: inputs.duration("snapshots", "max_age", SECOND..=3650 * DAY)?,
+        snapshots_max_bytes: inputs.size("snapshots", "max_bytes", 1_000_000..=1_000_000_000_000_000)?,
         first_port: whole(inputs.number("instances", "first_port", 1024..=65535)?, default.first_port),
     })
 }
@@ -166,6 +172,8 @@ impl Default for Settings {
             quiet: 15 * MINUTE,
             poll: 5 * SECOND,
             keep_snapshots: 5,
+            snapshots_max_age: None,
+            snapshots_max_bytes: None,
             first_port: 3773,
         }
     }

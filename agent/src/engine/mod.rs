@@ -9,6 +9,7 @@ pub mod bump;
 mod event;
 mod fault;
 pub mod judge;
+mod needs;
 mod phase;
 pub mod rollout;
 
@@ -16,4 +17,5 @@ pub use action::Action;
 pub use bump::{Bump, step};
 pub use event::{Event, SoakLook};
 pub use fault::{Blame, Fault};
+pub use needs::Needs;
 pub use phase::{Outcome, Phase, Undo};

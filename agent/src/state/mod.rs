@@ -27,10 +27,12 @@ mod tests;
 mod unarchive;
 mod vault_dirs;
 
+pub use retain::Retention;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
+use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError};
 use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
 
@@ -250,27 +252,27 @@ impl Vault {
         .await
     }
 
-    /// Makes custody's `original/` from the archived snapshot (owned by the user again, hashes checked), so that
-    /// [`Vault::restore`] of the bump that the snapshot is named after can bring it back after that bump was settled. Custody
-    /// that still has the originals is left alone. Takes as long as reading the snapshot: not for an async task's thread.
-    pub fn unarchive(&self, place: &Place, snapshot: &Snapshot) -> Result<(), StateError> {
+    /// Makes the `original/` of `bump`'s custody from the archived snapshot `id` (owned by the user again, hashes checked), so that
+    /// [`Vault::restore`] of that bump can bring it back. Custody that still has originals is left alone. Refused when the
+    /// snapshot is that of another account or server. Takes as long as reading the snapshot: not for an async task's thread.
+    pub fn unarchive(&self, place: &Place, id: SnapshotId, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;
-        unarchive::unarchive(self, place, snapshot, Deadline::after(REREAD))
+        unarchive::unarchive(self, place, id, bump, Deadline::after(REREAD))
     }
 
     /// The bump is settled: makes the snapshot from custody, unless it is there, reads it back, and only when it is whole removes
-    /// custody's original. Salvage stays.
-    /// A bump that was restored is left as it is. Takes as long as reading the snapshot.
+    /// custody's original, and custody itself when it has no salvage either.
+    /// A bump that was restored is left as it is. Takes as long as reading the data twice.
     pub fn archive(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;
         archive::archive(self, place, bump, Deadline::after(REREAD))
     }
 
-    /// Removes all but the newest `keep` (at least one) snapshots, after verifying that the newest is whole. What custody
-    /// still counts on stays. Returns what was removed.
-    pub fn retain(&self, user: &UserName, keep: usize) -> Result<Vec<Snapshot>, StateError> {
+    /// Removes the snapshots that are beyond `retention`, oldest first and never the newest, after verifying that the newest is
+    /// whole. What custody still counts on stays. Returns what was removed, and why.
+    pub fn retain(&self, user: &UserName, retention: Retention) -> Result<Vec<(Snapshot, String)>, StateError> {
         let _lock = self.lock(user)?;
-        retain::retain(self, user, keep, Deadline::after(REREAD))
+        retain::retain(self, user, retention, Deadline::after(REREAD))
     }
 }
 

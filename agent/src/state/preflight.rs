@@ -10,7 +10,7 @@ use crate::domain::{Place, STATE_ENTRIES};
 use crate::worker::files::{Dir, measure};
 
 /// Room that is wanted beyond the copies, for manifests, SQLite's sidecars and whoever else writes meanwhile.
-const SLACK: u64 = 64 << 20;
+pub const SLACK: u64 = 64 << 20;
 /// Copies on the user's file system: for the rehearsal, for the new version, and what either adds to them.
 const COPIES_THERE: u64 = 3;
 
@@ -36,7 +36,8 @@ pub fn preflight(vault: &Vault, place: &Place) -> Result<Preflight, StateError> 
     Ok(Preflight { state_bytes, custody: top.join(TOP).join(place.account.user.as_str()) })
 }
 
-fn refuse_full(dir: &Dir, shown: &Path, needed: u64) -> Result<(), StateError> {
+/// [`StateError::NoSpace`] unless `needed` bytes are free where `dir` is.
+pub fn refuse_full(dir: &Dir, shown: &Path, needed: u64) -> Result<(), StateError> {
     let room = rustix::fs::fstatvfs(dir.as_fd()).map_err(dir.failed("looking for room in", "."))?;
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     if free < needed {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use super::custody::{Custody, Manifest};
 use super::{StateError, Vault};
 use crate::domain::{BumpId, UserName};
 use crate::worker::files::{Dir, FileError, during};
@@ -65,6 +66,23 @@ impl Vault {
     /// The user's private directory in `custody/` or `snapshots/`.
     pub(super) fn user_dir(&self, part: &str, user: &UserName) -> Result<Dir, StateError> {
         lasting_dir(&Dir::open(&self.root.join(part))?, user.as_str())
+    }
+
+    /// Users who have a directory in `custody/` or `snapshots/`.
+    pub(super) fn users_of(&self, part: &str) -> Result<Vec<UserName>, StateError> {
+        Ok(Dir::open(&self.root.join(part))?.names(100_000)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// All custody that is noted for `user`, with its manifest; `None` where it cannot be found.
+    pub(super) fn custodies(&self, user: &UserName) -> Result<Vec<(BumpId, Option<(Custody, Manifest)>)>, StateError> {
+        let mut found = Vec::new();
+        for name in self.user_dir("custody", user)?.names(100_000)? {
+            let Ok(bump) = name.parse::<BumpId>() else { continue };
+            let custody = self.noted_custody(user, bump)?.as_deref().map(Custody::open).transpose()?.flatten();
+            let manifest = custody.as_ref().map(Custody::read).transpose()?.flatten();
+            found.push((bump, custody.zip(manifest)));
+        }
+        Ok(found)
     }
 
     /// Notes where the bump's custody lies (synced).

@@ -46,6 +46,7 @@ fn every_allowed_key_reaches_its_setting() {
         "dispatch_header" => "\"X-User\"",
         "start_ceiling" => "\"20h\"",
         "keep" => "7",
+        "max_bytes" => "\"20GB\"",
         "first_port" => "4000",
         _ => "\"31s\"",
     };
@@ -68,7 +69,15 @@ fn the_shipped_file_shows_the_defaults_and_every_key_is_documented() {
     let examples = parse(&shown).unwrap_or_else(|error| panic!("{error}"));
     let Settings { registry, node, npm, node_headers, dispatch_url, .. } = examples.clone();
     assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some());
-    let plain = Settings { registry: None, node_headers: None, dispatch_url: None, ..examples };
+    assert!(examples.snapshots_max_age.is_some() && examples.snapshots_max_bytes == Some(20_000_000_000));
+    let plain = Settings {
+        registry: None,
+        node_headers: None,
+        dispatch_url: None,
+        snapshots_max_age: None,
+        snapshots_max_bytes: None,
+        ..examples
+    };
     assert_eq!(plain, Settings { node, npm, ..Settings::default() });
     let documented = include_str!("../../../../docs/settings.md");
     for (table, keys) in TABLES {

@@ -44,6 +44,13 @@ impl Shelf {
         Ok(Self { dir, store, user: user.clone() })
     }
 
+    /// Only for looking at what is there: does not wait, and removes nothing. Every snapshot appears and goes by one rename.
+    pub fn look(vault: &Vault, user: &UserName) -> Result<Self, StateError> {
+        let dir = vault.user_dir("snapshots", user)?;
+        let store = lasting_dir(&dir, STORE)?;
+        Ok(Self { dir, store, user: user.clone() })
+    }
+
     /// The numbers of all packs, sorted.
     pub fn packs(&self) -> Result<Vec<u32>, StateError> {
         let mut numbers: Vec<u32> = self.store.names(1_000_000)?.iter().filter_map(|name| pack::number_of(name)).collect();
