@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 
 use super::Agent;
 use super::runs::Run;
+use crate::api::archive_types::KeptRequest;
 use crate::api::types::{EnrollRequest, RollbackRequest};
+use crate::domain::Version;
 
 /// How many orders may wait.
 const WAITING: usize = 64;
@@ -19,6 +21,10 @@ pub enum Order {
     Enforce(Run),
     /// Roll back.
     Rollback(RollbackRequest, Run),
+    /// Bring a snapshot back.
+    Restore(KeptRequest, Run),
+    /// Remove an installed version.
+    RemoveVersion(Version, Run),
     /// Enroll a user.
     Enroll(EnrollRequest, Run),
     /// Look again at what waits (the freeze was lifted, a quarantine cleared).
@@ -46,6 +52,8 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
         match order {
             Ok(Some(Order::Enforce(run))) => agent.enforce(&run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
+            Ok(Some(Order::Restore(request, run))) => agent.restore_snapshot(&request, &run).await,
+            Ok(Some(Order::RemoveVersion(version, run))) => agent.remove_version_by_order(&version, &run).await,
             Ok(Some(Order::Enroll(request, run))) => agent.enroll(&request, &run).await,
             Ok(Some(Order::Look)) | Err(_) => agent.watch().await,
             Ok(None) => return,

@@ -272,7 +272,7 @@ fn io(what: &str, error: &std::io::Error) -> Fault {
 }
 
 /// Whose fault a trouble with the data is: what lies in the user's hands is the user's, the rest the host's. Never the version's.
-fn data(error: StateError) -> Fault {
+pub(super) fn data(error: StateError) -> Fault {
     let blame = match &error {
         StateError::BadPath { .. } | StateError::Held { .. } | StateError::NoSpace { .. } => Blame::User,
         StateError::Worker(WorkerError::Task(task)) => match task.kind {

@@ -6,12 +6,13 @@ use super::desk::{Desk, Order};
 use super::runs::Run;
 use super::status::{may_see, summary};
 use super::{Agent, now_ms};
+use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, PlanReport, PlanStep, RollbackRequest, RunReport,
     StatusReport, VersionStatus,
 };
-use crate::domain::UserName;
+use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
 use crate::journal::Freeze;
 
@@ -29,7 +30,8 @@ impl Doors {
     }
 
     fn order(&self, make: impl FnOnce(Run) -> Order) -> Result<RunReport, ApiError> {
-        let run = self.agent.runs.begin();
+        // What is privileged is root's, or an operator's: all of them see it.
+        let run = self.agent.runs.begin(0);
         match self.desk.try_send(make(run.clone())) {
             Ok(()) => Ok(run.report()),
             Err(_) => Err(error("busy", "too many orders wait already; ask again when some are done (t3pin status)")),
@@ -120,10 +122,10 @@ impl Handler for Doors {
         self.order(|run| Order::Enroll(request, run))
     }
 
-    async fn run(&self, id: u64) -> Result<RunReport, ApiError> {
+    async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
         self.agent
             .runs
-            .get(id)
+            .get(caller, id)
             .ok_or_else(|| error("not-found", "no such run; the agent may have been restarted (see t3pin status)"))
     }
 
@@ -140,6 +142,49 @@ impl Handler for Doors {
         self.agent.journal.set_freeze(None).map_err(internal)?;
         self.desk.try_send(Order::Look).ok();
         Ok(())
+    }
+
+    async fn snapshots(&self, caller: Caller, user: Option<UserName>) -> Result<Vec<ArchiveStatus>, ApiError> {
+        let mut all = self.agent.kept(caller, user).await?;
+        all.iter_mut().flat_map(|one| &mut one.kept).for_each(|one| one.files.clear());
+        Ok(all)
+    }
+
+    async fn snapshot(&self, caller: Caller, user: UserName, id: KeptId) -> Result<KeptStatus, ApiError> {
+        let all = self.agent.kept(caller, Some(user.clone())).await?;
+        let found = all.into_iter().flat_map(|one| one.kept).find(|one| one.id == id);
+        found.ok_or_else(|| error("not-found", &format!("nothing called {id} of {user} is kept that you may see")))
+    }
+
+    async fn archive(&self, caller: Caller, order: ArchiveOrder) -> Result<RunReport, ApiError> {
+        if let ArchiveOrder::Restore(request) = order {
+            return self.order(|run| Order::Restore(request, run));
+        }
+        // The rest keeps no server from anything: it need not wait for the desk.
+        let (agent, run) = (Arc::clone(&self.agent), self.agent.runs.begin(caller.uid));
+        let report = run.report();
+        tokio::spawn(async move {
+            match order {
+                ArchiveOrder::Verify(request) => agent.verify_kept(caller, request, run).await,
+                ArchiveOrder::Prune(request) => agent.prune_kept(caller, request, run).await,
+                ArchiveOrder::Export(request) => agent.export_kept(caller, request, run).await,
+                ArchiveOrder::Restore(_) => {}
+            }
+        });
+        Ok(report)
+    }
+
+    async fn export(&self, caller: Caller, run: u64, offset: u64) -> Result<Vec<u8>, ApiError> {
+        let agent = Arc::clone(&self.agent);
+        let read = tokio::task::spawn_blocking(move || agent.exports.read(run, caller.uid, offset)).await.map_err(internal)?;
+        match read {
+            Some(chunk) => chunk.map_err(internal),
+            None => Err(error("not-found", "there is no such export of yours (any more); order it again")),
+        }
+    }
+
+    async fn remove_version(&self, version: Version) -> Result<RunReport, ApiError> {
+        self.order(|run| Order::RemoveVersion(version, run))
     }
 
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {

@@ -2,8 +2,9 @@
 
 use super::Agent;
 use super::effects::blocking;
-use crate::domain::{UserName, Version};
-use crate::engine::{Needs, Outcome, Phase};
+use crate::domain::{BumpId, Place, UserName, Version};
+use crate::engine::{Bump, Needs, Outcome, Phase};
+use crate::host::accounts;
 use crate::state::Retention;
 use crate::versions::Retired;
 
@@ -11,11 +12,7 @@ impl Agent {
     /// The retention in force.
     pub fn retention(&self) -> Retention {
         let settings = self.settings();
-        Retention {
-            keep: settings.keep_snapshots,
-            max_age: settings.snapshots_max_age,
-            max_bytes: settings.snapshots_max_bytes,
-        }
+        Retention { keep: settings.keep_snapshots, max_age: settings.snapshots_max_age, max_bytes: settings.snapshots_max_bytes }
     }
 
     /// Applies retention to the user's snapshots. That it cannot be applied costs room and nothing else.
@@ -33,11 +30,13 @@ impl Agent {
             Ok(waiting) => waiting,
             Err(fault) => return tracing::warn!("custody could not be looked through: {}", fault.reason),
         };
-        for id in waiting {
-            let Ok(Some(mut bump)) = journal.bump(id) else { continue };
-            if bump.phase != Phase::Closed(Outcome::Done) {
+        for (user, id, is_copy) in waiting {
+            let Ok(bump) = journal.bump(id) else { continue };
+            if is_copy && bump.as_ref().is_none_or(Bump::is_closed) {
+                self.put_copy_away(&user, id).await;
                 continue;
             }
+            let Some(mut bump) = bump.filter(|bump| bump.phase == Phase::Closed(Outcome::Done)) else { continue };
             let (vault, place) = (self.vault.clone(), bump.instance.place.clone());
             match blocking(move || vault.archive(&place, id)).await {
                 Ok(()) => {
@@ -49,6 +48,15 @@ impl Agent {
                 }
                 Err(fault) => tracing::warn!(T3PIN_BUMP = %id, "the original data of {id} stays in custody: {}", fault.reason),
             }
+        }
+    }
+
+    /// A snapshot that was read back, and then the agent ended before it was used: the archive has it.
+    async fn put_copy_away(&self, user: &UserName, id: BumpId) {
+        let Ok(Some(account)) = accounts::lookup(user) else { return };
+        let (vault, place) = (self.vault.clone(), Place::of(account));
+        if let Err(fault) = blocking(move || vault.archive(&place, id)).await {
+            tracing::warn!(T3PIN_USER = %user, T3PIN_BUMP = %id, "a copy of a snapshot is left: {}", fault.reason);
         }
     }
 
@@ -116,7 +124,8 @@ impl Agent {
         }
         let pin = self.pins.look(&self.journal);
         let enforced = self.journal.enforced_pin().map_err(|e| text(&e))?;
-        let enforced: Option<crate::config::Pin> = enforced.map(|json| serde_json::from_str(&json)).transpose().map_err(|e| text(&e))?;
+        let enforced: Option<crate::config::Pin> =
+            enforced.map(|json| serde_json::from_str(&json)).transpose().map_err(|e| text(&e))?;
         for pin in pin.good.iter().chain(&enforced) {
             needs.add(&pin.version, "the pin");
             for (user, held) in &pin.users {

@@ -10,6 +10,7 @@ mod drive;
 mod effects;
 mod enforce;
 mod enroll;
+mod exports;
 mod handler;
 mod keeping;
 mod lock;
@@ -18,8 +19,10 @@ mod notify;
 mod own_unit;
 mod pins;
 mod recovery;
+mod restore;
 mod rollback;
 mod runs;
+mod snapshots;
 mod socket;
 mod status;
 mod summary;
@@ -58,6 +61,7 @@ struct Agent {
     settings: RwLock<SettingsNow>,
     board: board::Board,
     runs: runs::Runs,
+    exports: exports::Exports,
     _alone: lock::Alone,
 }
 
@@ -93,6 +97,7 @@ impl Agent {
             settings: RwLock::new(settings),
             board: board::Board::new(now_ms()),
             runs: runs::Runs::default(),
+            exports: exports::Exports::default(),
             _alone: alone,
         })
     }

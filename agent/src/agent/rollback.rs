@@ -49,7 +49,8 @@ impl Agent {
         let bound = self.store.binding(user).ok().flatten();
         let closed = self.journal.closed_bumps(Some(user), 1000)?;
         Ok(closed.into_iter().find(|bump| {
-            bump.phase == Phase::Closed(Outcome::Done) && bump.snapshot.is_some() && Some(&bump.to) == bound.as_ref()
+            let own = bump.snapshot.as_ref().is_some_and(|snapshot| snapshot.id == bump.id);
+            bump.phase == Phase::Closed(Outcome::Done) && own && Some(&bump.to) == bound.as_ref()
         }))
     }
 

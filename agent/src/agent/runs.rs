@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::api::types::{RunOutcome, RunReport};
+use crate::api::types::{Caller, RunOutcome, RunReport};
 
 /// How many runs are remembered after they ended.
 const REMEMBERED: usize = 64;
@@ -18,14 +18,18 @@ pub struct Runs {
 
 /// One run; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Run(Arc<Mutex<RunReport>>);
+pub struct Run {
+    report: Arc<Mutex<RunReport>>,
+    owner: u32,
+}
 
 impl Runs {
-    /// A new run that has done nothing yet.
-    pub fn begin(&self) -> Run {
+    /// A new run, of the caller with the uid `owner`, that has done nothing yet.
+    pub fn begin(&self, owner: u32) -> Run {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.0 += 1;
-        let run = Run(Arc::new(Mutex::new(RunReport { id: all.0, done: false, progress: vec![], outcome: None, message: None })));
+        let report = RunReport { id: all.0, done: false, progress: vec![], outcome: None, message: None };
+        let run = Run { report: Arc::new(Mutex::new(report)), owner };
         all.1.push_back(run.clone());
         while all.1.len() > REMEMBERED && all.1.front().is_some_and(|run| run.report().done) {
             all.1.pop_front();
@@ -33,10 +37,11 @@ impl Runs {
         run
     }
 
-    /// The run of that number.
-    pub fn get(&self, id: u64) -> Option<RunReport> {
+    /// The run of that number, if `caller` may see it.
+    pub fn get(&self, caller: Caller, id: u64) -> Option<RunReport> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.1.iter().map(Run::report).find(|report| report.id == id)
+        let theirs = all.1.iter().filter(|run| caller.privileged || run.owner == caller.uid);
+        theirs.map(Run::report).find(|report| report.id == id)
     }
 }
 
@@ -63,6 +68,6 @@ impl Run {
     }
 
     fn lock(&self) -> MutexGuard<'_, RunReport> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

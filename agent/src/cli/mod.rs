@@ -15,6 +15,7 @@ mod instances;
 mod plan;
 mod render;
 mod rollback;
+mod snapshots;
 mod status;
 mod thaw;
 mod versions;
@@ -70,6 +71,7 @@ enum Question {
     History(history::History),
     Instances(instances::Instances),
     Versions(versions::Versions),
+    Snapshots(snapshots::Snapshots),
     Enroll(enroll::Enroll),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
@@ -101,6 +103,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::History(history) => history.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,
             Question::Versions(versions) => versions.run(&client).await,
+            Question::Snapshots(snapshots) => snapshots.run(&client).await,
             Question::Enroll(enroll) => enroll.run(&client).await,
             Question::Freeze(freeze) => freeze.run(&client).await,
             Question::Thaw(thaw) => thaw.run(&client).await,

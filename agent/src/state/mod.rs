@@ -13,8 +13,10 @@
 
 mod archive;
 mod custody;
+mod export;
 mod hold;
 mod holders;
+mod overview;
 mod preflight;
 mod reach;
 mod restore;
@@ -27,12 +29,14 @@ mod tests;
 mod unarchive;
 mod vault_dirs;
 
+pub use overview::KeptView;
 pub use retain::Retention;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
+use self::archive::shelf::Shelf;
+use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError};
 use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
 
@@ -121,8 +125,12 @@ impl Vault {
     /// The vault below `root` (`/var/lib/t3pin`); makes `snapshots/`, `custody/` and `holds/` if missing.
     pub fn open(root: &Path) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755)] {
+        for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755), (export::EXPORTS, 0o711)] {
             std::fs::DirBuilder::new().recursive(true).mode(mode).create(root.join(name))?;
+        }
+        // What an export that was broken off left: copies of what is kept anyway.
+        for left in std::fs::read_dir(root.join(export::EXPORTS))? {
+            std::fs::remove_dir_all(left?.path())?;
         }
         std::fs::File::open(root)?.sync_all()?;
         Ok(Self { root: root.to_owned() })
@@ -266,6 +274,41 @@ impl Vault {
     pub fn archive(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;
         archive::archive(self, place, bump, Deadline::after(REREAD))
+    }
+
+    /// Reads all snapshots of `user` from end to end, or the one `id`: for each `None` when it is whole, else what is wrong.
+    /// `progress` is told bytes done and bytes in all.
+    pub fn verify_kept(
+        &self,
+        user: &UserName,
+        id: Option<KeptId>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<(SnapshotId, Option<String>)>, StateError> {
+        let shelf = Shelf::open(self, user)?;
+        let (all, broken) = snapshot::list(&shelf)?;
+        let asked = |of: SnapshotId| id.is_none_or(|id| id == KeptId::Snapshot(of));
+        let all: Vec<_> = all.into_iter().filter(|kept| asked(kept.snapshot.id)).collect();
+        let wrong = archive::keep::verify(&shelf, &all, Deadline::after(REREAD), progress)?;
+        let found = all.iter().map(|kept| kept.snapshot.id).zip(wrong);
+        Ok(found.chain(broken.into_iter().filter(|(of, _)| asked(*of)).map(|(of, why)| (of, Some(why)))).collect())
+    }
+
+    /// The snapshot `id` of `user`.
+    pub fn snapshot(&self, user: &UserName, id: SnapshotId) -> Result<Snapshot, StateError> {
+        let shelf = Shelf::look(self, user)?;
+        let missing = || StateError::Mismatch { path: shelf.dir.path().join(id.to_string()), why: "is not there".to_owned() };
+        Ok(snapshot::load(&shelf, id)?.ok_or_else(missing)?.snapshot)
+    }
+
+    /// Removes one snapshot, or salvage, by order; never the last snapshot that is whole. Returns the bytes that are free now.
+    pub fn remove_kept(&self, user: &UserName, id: KeptId) -> Result<u64, StateError> {
+        match id {
+            KeptId::Salvage(bump, round) => self.remove_salvage(user, bump, round),
+            KeptId::Snapshot(id) => {
+                let _lock = self.lock(user)?;
+                retain::remove(self, user, id, Deadline::after(REREAD))
+            }
+        }
     }
 
     /// Removes the snapshots that are beyond `retention`, oldest first and never the newest, after verifying that the newest is

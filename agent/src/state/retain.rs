@@ -23,7 +23,12 @@ pub struct Retention {
 }
 
 /// See [`Vault::retain`].
-pub fn retain(vault: &Vault, user: &UserName, retention: Retention, until: Deadline) -> Result<Vec<(Snapshot, String)>, StateError> {
+pub fn retain(
+    vault: &Vault,
+    user: &UserName,
+    retention: Retention,
+    until: Deadline,
+) -> Result<Vec<(Snapshot, String)>, StateError> {
     let shelf = Shelf::open(vault, user)?;
     let (all, broken) = snapshot::list(&shelf)?;
     for (id, why) in broken {
@@ -35,13 +40,15 @@ pub fn retain(vault: &Vault, user: &UserName, retention: Retention, until: Deadl
         // Counted are those that are left, not those that were asked for: custody may still count on one.
         let left = all.len() - removed.len();
         let too_many = (left > retention.keep.max(1)).then(|| format!("{} newer ones are kept", left - 1));
-        let too_old = retention.max_age.filter(|age| is_older(kept, *age)).map(|age| {
-            format!("it is older than {} days", age.as_secs() / 86_400)
-        });
+        let too_old = retention
+            .max_age
+            .filter(|age| is_older(kept, *age))
+            .map(|age| format!("it is older than {} days", age.as_secs() / 86_400));
         let bytes = if too_many.is_none() && too_old.is_none() { shelf.bytes()? } else { 0 };
-        let too_big = retention.max_bytes.filter(|most| bytes > *most).map(|most| {
-            format!("the archive of {user} takes {} MB, and {} MB are allowed", bytes / 1_000_000, most / 1_000_000)
-        });
+        let too_big = retention
+            .max_bytes
+            .filter(|most| bytes > *most)
+            .map(|most| format!("the archive of {user} takes {} MB, and {} MB are allowed", bytes / 1_000_000, most / 1_000_000));
         let (Some(why), true) = (too_many.or(too_old).or(too_big), at + 1 < all.len()) else { continue };
         if !newest_is_whole {
             refuse_damaged(&shelf, all.last(), until)?;
@@ -136,12 +143,13 @@ fn tidy(shelf: &Shelf, until: Deadline) -> Result<(), StateError> {
 }
 
 impl Vault {
-    /// The bumps whose originals lie in custody.
-    pub fn waiting_in_custody(&self) -> Result<Vec<BumpId>, StateError> {
+    /// The bumps whose originals lie in custody, and whose they are; last, whether they are only a copy that was made from the archive.
+    pub fn waiting_in_custody(&self) -> Result<Vec<(UserName, BumpId, bool)>, StateError> {
         let mut waiting = Vec::new();
         for user in self.users_of("custody")? {
             let found = self.custodies(&user)?.into_iter().filter_map(|(bump, found)| Some((bump, found?.1)));
-            waiting.extend(found.filter(|(_, manifest)| manifest.phase == Phase::Taken).map(|(bump, _)| bump));
+            let taken = found.filter(|(_, manifest)| manifest.phase == Phase::Taken);
+            waiting.extend(taken.map(|(bump, manifest)| (user.clone(), bump, manifest.from_archive.is_some())));
         }
         Ok(waiting)
     }
@@ -156,7 +164,8 @@ impl Vault {
                 let path = self.root.join("snapshots").join(user.as_str()).join(id.to_string());
                 return Err(StateError::Mismatch { path, why });
             }
-            needed.extend(all.into_iter().map(|kept| (kept.snapshot.version, format!("snapshot {} of {user}", kept.snapshot.id))));
+            needed
+                .extend(all.into_iter().map(|kept| (kept.snapshot.version, format!("snapshot {} of {user}", kept.snapshot.id))));
         }
         for user in self.users_of("custody")? {
             for (bump, found) in self.custodies(&user)? {

@@ -44,6 +44,9 @@ pub struct Verified {
     pub wrong: Option<String>,
 }
 
+/// Snapshots whose manifest cannot be read, with the reason.
+pub type Broken = Vec<(SnapshotId, String)>;
+
 /// What the snapshot of a bump will be, once its custody is archived.
 pub fn to_be(vault: &Vault, manifest: &Manifest) -> Snapshot {
     let id = manifest.from_archive.unwrap_or(manifest.bump);
@@ -106,7 +109,7 @@ pub fn load(shelf: &Shelf, id: SnapshotId) -> Result<Option<Kept>, StateError> {
 }
 
 /// All snapshots, oldest first, and those whose manifest cannot be read, with the reason.
-pub fn list(shelf: &Shelf) -> Result<(Vec<Kept>, Vec<(SnapshotId, String)>), StateError> {
+pub fn list(shelf: &Shelf) -> Result<(Vec<Kept>, Broken), StateError> {
     let (mut found, mut broken) = (Vec::new(), Vec::new());
     for name in shelf.dir.names(100_000)? {
         let Ok(id) = name.parse::<SnapshotId>() else { continue };

@@ -18,7 +18,8 @@ pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, unt
     }
     let shelf = Shelf::open(vault, &account.user)?;
     let kept = snapshot::load(&shelf, id)?.ok_or_else(|| {
-        let why = format!("is no snapshot of {}; retention may have removed it (section snapshots of the settings)", account.user);
+        let why =
+            format!("is no snapshot of {}; retention may have removed it (section snapshots of the settings)", account.user);
         StateError::Mismatch { path: shelf.dir.path().join(id.to_string()), why }
     })?;
     refuse_others(place, &kept, until)?;
@@ -80,7 +81,8 @@ fn refuse_others(place: &Place, kept: &Kept, until: Deadline) -> Result<(), Stat
     const ID: &str = "environment-id";
     let (snapshot, account) = (&kept.snapshot, &place.account);
     if let Some(uid) = kept.uid.filter(|uid| *uid != account.uid) {
-        let why = format!("was taken from uid {uid}; {} is uid {} now, another account of the same name", account.user, account.uid);
+        let why =
+            format!("was taken from uid {uid}; {} is uid {} now, another account of the same name", account.user, account.uid);
         return Err(StateError::Mismatch { path: snapshot.path.clone(), why });
     }
     let Some(then) = snapshot.entries.iter().find(|entry| entry.path == ID) else { return Ok(()) };

@@ -14,6 +14,9 @@ use super::{StateError, Vault};
 use crate::domain::{BumpId, UserName};
 use crate::worker::files::{Dir, FileError, during};
 
+/// Custody that is noted, and what is found of it.
+pub type Noted = (BumpId, Option<(Custody, Manifest)>);
+
 /// Held while something changes a user's data; the kernel lets go of it when the process ends.
 #[derive(Debug)]
 pub struct Lock {
@@ -74,7 +77,7 @@ impl Vault {
     }
 
     /// All custody that is noted for `user`, with its manifest; `None` where it cannot be found.
-    pub(super) fn custodies(&self, user: &UserName) -> Result<Vec<(BumpId, Option<(Custody, Manifest)>)>, StateError> {
+    pub(super) fn custodies(&self, user: &UserName) -> Result<Vec<Noted>, StateError> {
         let mut found = Vec::new();
         for name in self.user_dir("custody", user)?.names(100_000)? {
             let Ok(bump) = name.parse::<BumpId>() else { continue };

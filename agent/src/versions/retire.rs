@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::Store;
 use super::manifest::{Entry, Marker, read_manifest};
 use super::remove::remove;
 use super::running::running_from;
 use super::share;
 use super::tree::sync_directory;
-use super::Store;
 use crate::domain::{UserName, Version};
 
 /// How a version went.
@@ -48,11 +48,6 @@ impl Store {
         sync_directory(&self.versions())?;
         remove(&self.staging(), &gone)?;
         Ok(Retired::Gone { freed })
-    }
-
-    /// Bytes on disk that removing `version` would give back.
-    pub fn own_bytes(&self, version: &Version) -> io::Result<u64> {
-        share::own_bytes(&self.path(version))
     }
 
     /// Who is bound to what, of everybody who has a binding.

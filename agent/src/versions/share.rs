@@ -167,7 +167,10 @@ mod tests {
     fn the_same_file_is_one_inode_and_what_differs_in_content_or_mode_is_not() {
         let trees = Trees::new();
         let old = trees.sealed("0.0.24", &[("lib/a", "same", 0o444), ("lib/b", "old", 0o444), ("lib/c", "run", 0o555)]);
-        let new = trees.sealed("0.0.25", &[("lib/x", "same", 0o444), ("y", "same", 0o444), ("lib/b", "new", 0o444), ("lib/c", "run", 0o444)]);
+        let new = trees.sealed(
+            "0.0.25",
+            &[("lib/x", "same", 0o444), ("y", "same", 0o444), ("lib/b", "new", 0o444), ("lib/c", "run", 0o444)],
+        );
         assert_eq!(trees.share(&new, &old), 8);
         assert_eq!(trees.share(&new, &old), 8, "repeating it changes nothing");
         assert_eq!(ino(old.0.join("lib/a")), ino(new.0.join("lib/x")));

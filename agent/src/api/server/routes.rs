@@ -28,9 +28,9 @@ const HISTORY: (usize, usize) = (50, 1000);
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// What every route needs.
-struct Desk<H> {
-    handler: Arc<H>,
-    limits: Limits,
+pub(super) struct Desk<H> {
+    pub(super) handler: Arc<H>,
+    pub(super) limits: Limits,
 }
 
 impl<H> Clone for Desk<H> {
@@ -39,7 +39,7 @@ impl<H> Clone for Desk<H> {
     }
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// All routes. Requests must carry their [`Caller`] as an extension.
 pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
@@ -58,6 +58,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/freeze", post(freeze::<H>))
         .route("/v1/thaw", post(thaw::<H>))
         .route("/v1/quarantine/clear", post(clear_quarantine::<H>))
+        .merge(super::archive_routes::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Desk { handler, limits })
@@ -138,17 +139,16 @@ async fn run<H: Handler>(
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Answer<RunReport> {
-    allow(caller, &request, "follow runs")?;
     let [wait, seen] = query(&request, ["wait_ms", "seen"])?;
     let id = parsed::<u64>("run", &segment(id)?)?;
     let wait = wait.map(|text| parsed::<u64>("wait_ms", &text)).transpose()?.unwrap_or(0);
     let seen = seen.map(|text| parsed::<usize>("seen", &text)).transpose()?;
     let until = Instant::now() + Duration::from_millis(wait).min(desk.limits.poll_time);
-    let mut report = desk.handler.run(id).await?;
+    let mut report = desk.handler.run(caller, id).await?;
     let seen = seen.unwrap_or(report.progress.len());
     while !report.done && report.progress.len() == seen && Instant::now() < until {
         tokio::time::sleep(POLL_PERIOD.min(until.saturating_duration_since(Instant::now()))).await;
-        report = desk.handler.run(id).await?;
+        report = desk.handler.run(caller, id).await?;
     }
     Ok(Json(report))
 }
@@ -220,7 +220,7 @@ async fn clear_quarantine<H: Handler>(
 }
 
 /// The variable part of a path, refused in our own form when it is not text.
-fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+pub(super) fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
     path.map(|Path(text)| text)
         .map_err(|error| Refusal::bad_request(StatusCode::BAD_REQUEST, format!("the path is not right: {error}")))
 }
@@ -242,7 +242,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 struct Nothing {}
 
 /// Refuses `caller` unless privileged. What changes the host leaves a line in the log either way: who asked for what.
-fn allow(caller: Caller, request: &Request, what: &str) -> Result<(), Refusal> {
+pub(super) fn allow(caller: Caller, request: &Request, what: &str) -> Result<(), Refusal> {
     let path = request.uri().path();
     if !caller.privileged {
         tracing::warn!(uid = caller.uid, pid = caller.pid, path, "refused: uid {} asked to {what} and may not", caller.uid);
@@ -255,7 +255,7 @@ fn allow(caller: Caller, request: &Request, what: &str) -> Result<(), Refusal> {
 }
 
 /// Does `work` to its end even when the caller hangs up in the middle: what changes the host is not done by halves.
-async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, ApiError>> + Send + 'static) -> Answer<T> {
+pub(super) async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, ApiError>> + Send + 'static) -> Answer<T> {
     match tokio::spawn(work).await {
         Ok(answer) => Ok(Json(answer?)),
         Err(error) => {

@@ -16,13 +16,7 @@ use crate::worker::files::{Deadline, Dir, hash_file, remove_tree};
 /// Makes the snapshot of what lies in custody's `original`, having seen before and after that it is what was taken, and reads it back.
 /// When this returns it is whole on disk, so that the original may go. One that is there already is kept when it holds the
 /// same and is whole, else exchanged.
-pub fn make(
-    vault: &Vault,
-    shelf: &Shelf,
-    manifest: &Manifest,
-    original: &Dir,
-    until: Deadline,
-) -> Result<Kept, StateError> {
+pub fn make(vault: &Vault, shelf: &Shelf, manifest: &Manifest, original: &Dir, until: Deadline) -> Result<Kept, StateError> {
     refuse_changed(original, manifest)?;
     let put = put_whole(shelf, original, manifest.uid, until)?;
     refuse_changed(original, manifest)?;
@@ -142,7 +136,10 @@ pub fn unpack(
     for entry in kept.snapshot.entries.iter().filter(|entry| entry.kind == EntryKind::File && wanted(entry)) {
         let (holder, name) = to.holder(&entry.path)?;
         if hash_file(&holder, name, own_uid(), until)? != (entry.bytes, entry.blake3.clone()) {
-            let why = format!("{} does not have the content that was taken: the disk lost or changed it; it is not restored", entry.path);
+            let why = format!(
+                "{} does not have the content that was taken: the disk lost or changed it; it is not restored",
+                entry.path
+            );
             return Err(StateError::Mismatch { path: kept.snapshot.path.clone(), why });
         }
     }

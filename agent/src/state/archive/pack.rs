@@ -89,11 +89,6 @@ impl PackWriter {
         Ok(place)
     }
 
-    /// How many pages there are so far.
-    pub fn pages(&self) -> usize {
-        self.hashes.len()
-    }
-
     fn flush(&mut self) -> io::Result<()> {
         if self.frame.is_empty() {
             return Ok(());

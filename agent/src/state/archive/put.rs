@@ -35,14 +35,7 @@ pub struct Put {
 /// Puts the entries `names` of `from` (missing ones are skipped), directories with their content, into the archive. All must be
 /// `owner`'s. Nothing is built on pages in `avoid`. The packs are synced when this returns; a snapshot they are only when its
 /// recipe is written.
-pub fn put(
-    shelf: &Shelf,
-    from: &Dir,
-    names: &[&str],
-    owner: u32,
-    avoid: &Damage,
-    until: Deadline,
-) -> Result<Put, StateError> {
+pub fn put(shelf: &Shelf, from: &Dir, names: &[&str], owner: u32, avoid: &Damage, until: Deadline) -> Result<Put, StateError> {
     let packs = shelf.good_packs()?;
     let ids = packs.iter().map(|pack| pack.id).collect();
     let mut putting = Putting {

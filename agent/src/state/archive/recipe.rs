@@ -71,7 +71,7 @@ impl Recipe {
     /// Writes it into a snapshot's directory, in place of an earlier one (synced, atomic).
     pub fn write(&self, dir: &Dir) -> Result<(), StateError> {
         let mut plain = Vec::new();
-        let mut number = |n: u32, to: &mut Vec<u8>| to.extend_from_slice(&n.to_le_bytes());
+        let number = |n: u32, to: &mut Vec<u8>| to.extend_from_slice(&n.to_le_bytes());
         number(u32::try_from(self.packs.len()).unwrap_or(u32::MAX), &mut plain);
         for pack in &self.packs {
             number(pack.number, &mut plain);

@@ -187,8 +187,7 @@ fn killed_at_every_change_of_the_disk_nothing_that_is_needed_is_lost() {
         let third = shelved.put(&pages(100..900), &Damage::new());
         // The first one goes, so that its pack is needed in part only.
         drop(first);
-        let through = third.is_ok()
-            && sweep(&shelved.shelf, vec![(second, two.recipe.clone())], Deadline::NONE).is_ok();
+        let through = third.is_ok() && sweep(&shelved.shelf, vec![(second, two.recipe.clone())], Deadline::NONE).is_ok();
         budget::allow(None);
         shelved = shelved.reopened();
         let dir = shelved.shelf.dir.dir("b000002").unwrap();
