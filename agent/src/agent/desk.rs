@@ -9,7 +9,7 @@ use super::Agent;
 use super::runs::Run;
 use crate::api::archive_types::KeptRequest;
 use crate::api::types::{EnrollRequest, RollbackRequest};
-use crate::domain::Version;
+use crate::domain::{UserName, Version};
 
 /// How many orders may wait.
 const WAITING: usize = 64;
@@ -17,8 +17,10 @@ const WAITING: usize = 64;
 /// Something that was asked for.
 #[derive(Debug)]
 pub enum Order {
-    /// Enforce the pin.
-    Enforce(Run),
+    /// Enforce the pin; the instance from inside of which it was asked, if any.
+    Enforce(Option<UserName>, Run),
+    /// Bump a user as soon as nothing is in flight; the instance from inside of which it was asked, if any.
+    Now(UserName, Option<UserName>, Run),
     /// Roll back.
     Rollback(RollbackRequest, Run),
     /// Bring a snapshot back.
@@ -50,7 +52,8 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
             None => Ok(orders.recv().await),
         };
         match order {
-            Ok(Some(Order::Enforce(run))) => agent.enforce(&run).await,
+            Ok(Some(Order::Enforce(calls, run))) => agent.enforce(calls.as_ref(), &run).await,
+            Ok(Some(Order::Now(user, calls, run))) => agent.now(&user, calls.as_ref(), &run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
             Ok(Some(Order::Restore(request, run))) => agent.restore_snapshot(&request, &run).await,
             Ok(Some(Order::RemoveVersion(version, run))) => agent.remove_version_by_order(&version, &run).await,

@@ -13,35 +13,37 @@ const LINES: usize = 1000;
 /// All runs since the agent started.
 #[derive(Debug, Default)]
 pub struct Runs {
-    all: Mutex<(u64, VecDeque<Run>)>,
+    all: Mutex<(u64, VecDeque<(Run, Caller)>)>,
 }
 
 /// One run; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Run {
-    report: Arc<Mutex<RunReport>>,
-    owner: u32,
-}
+pub struct Run(Arc<Mutex<RunReport>>);
 
 impl Runs {
-    /// A new run, of the caller with the uid `owner`, that has done nothing yet.
-    pub fn begin(&self, owner: u32) -> Run {
+    /// A new run of `caller`'s that has done nothing yet.
+    pub fn begin(&self, caller: Caller) -> Run {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.0 += 1;
-        let report = RunReport { id: all.0, done: false, progress: vec![], outcome: None, message: None };
-        let run = Run { report: Arc::new(Mutex::new(report)), owner };
-        all.1.push_back(run.clone());
-        while all.1.len() > REMEMBERED && all.1.front().is_some_and(|run| run.report().done) {
+        let run = Run(Arc::new(Mutex::new(RunReport { id: all.0, done: false, progress: vec![], outcome: None, message: None })));
+        all.1.push_back((run.clone(), caller));
+        while all.1.len() > REMEMBERED && all.1.front().is_some_and(|(run, _)| run.report().done) {
             all.1.pop_front();
         }
         run
     }
 
-    /// The run of that number, if `caller` may see it.
+    /// The run of that number, if `caller` may follow it: their own, or, for the privileged, any.
     pub fn get(&self, caller: Caller, id: u64) -> Option<RunReport> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let theirs = all.1.iter().filter(|run| caller.privileged || run.owner == caller.uid);
-        theirs.map(Run::report).find(|report| report.id == id)
+        let own = |of: &Caller| caller.privileged || (of.uid == caller.uid && !of.privileged);
+        all.1.iter().filter(|(_, of)| own(of)).map(|(run, _)| run.report()).find(|report| report.id == id)
+    }
+
+    /// The run of `caller`'s that has not ended yet.
+    pub fn open_of(&self, caller: Caller) -> Option<RunReport> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.1.iter().filter(|(_, of)| of.uid == caller.uid).map(|(run, _)| run.report()).find(|report| !report.done)
     }
 }
 
@@ -68,6 +70,6 @@ impl Run {
     }
 
     fn lock(&self) -> MutexGuard<'_, RunReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

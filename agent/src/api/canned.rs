@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::server::Handler;
 use super::types::{
-    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, InstanceStatus, PinStatus,
-    PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, VersionStatus,
+    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
+    PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
+    VersionStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, KeptId, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -226,21 +227,32 @@ impl Handler for CannedHost {
     async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {
         Ok(versions())
     }
-    async fn enforce(&self) -> Result<RunReport, ApiError> {
+    async fn enforce(&self, _: Caller, _: Inside) -> Result<RunReport, ApiError> {
         self.note("enforce");
         self.look()
     }
-    async fn rollback(&self, request: RollbackRequest) -> Result<RunReport, ApiError> {
+    async fn rollback(&self, _: Caller, request: RollbackRequest) -> Result<RunReport, ApiError> {
         self.note(format!("rollback {:?} {}", request.user.as_ref().map(UserName::as_str), request.force));
         self.look()
     }
-    async fn enroll(&self, request: EnrollRequest) -> Result<RunReport, ApiError> {
+    async fn enroll(&self, _: Caller, request: EnrollRequest) -> Result<RunReport, ApiError> {
         let version = request.version.map(String::from);
         self.note(format!("enroll {} {:?} {version:?}", request.user, request.port));
         self.look()
     }
+    async fn user_of(&self, uid: u32) -> Option<UserName> {
+        (uid == 1000).then(|| user("bob"))
+    }
+    async fn now(&self, caller: Caller, _: Inside, of: UserName, force: bool) -> Result<RunReport, ApiError> {
+        self.note(format!("now {of} {force} by {}", caller.uid));
+        self.look()
+    }
+    async fn defer(&self, caller: Caller, of: UserName, request: DeferRequest) -> Result<Told, ApiError> {
+        self.note(format!("defer {of} {:?} {:?} by {}", request.until_ms, request.reason, caller.uid));
+        Ok(Told { message: "noted".to_owned() })
+    }
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
-        if id == 7 && caller.privileged {
+        if id == 7 && (caller.privileged || caller.uid == 1000) {
             self.look()
         } else {
             Err(ApiError { kind: "not-found".to_owned(), error: format!("no run {id}") })
@@ -273,7 +285,7 @@ impl Handler for CannedHost {
     async fn export(&self, _: Caller, _: u64, offset: u64) -> Result<Vec<u8>, ApiError> {
         Ok(if offset < 10 { vec![7; 5] } else { vec![] })
     }
-    async fn remove_version(&self, version: Version) -> Result<RunReport, ApiError> {
+    async fn remove_version(&self, _: Caller, version: Version) -> Result<RunReport, ApiError> {
         self.note(format!("remove {version}"));
         self.look()
     }

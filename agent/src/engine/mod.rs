@@ -12,6 +12,7 @@ pub mod judge;
 mod needs;
 mod phase;
 pub mod rollout;
+pub mod waits;
 
 pub use action::Action;
 pub use bump::{Bump, step};

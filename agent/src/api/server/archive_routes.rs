@@ -113,5 +113,5 @@ async fn remove_version<H: Handler>(
 ) -> Answer<RunReport> {
     allow(caller, &request, "remove a version")?;
     let what: RemoveRequest = body(request, desk.limits).await?;
-    whole(async move { desk.handler.remove_version(what.version).await }).await
+    whole(async move { desk.handler.remove_version(caller, what.version).await }).await
 }

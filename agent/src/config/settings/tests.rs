@@ -45,6 +45,8 @@ fn every_allowed_key_reaches_its_setting() {
         "pair_endpoints" => "[\"/a\"]",
         "dispatch_header" => "\"X-User\"",
         "start_ceiling" => "\"20h\"",
+        "window" => "[\"Mon-Fri 22:00-06:00 UTC\"]",
+        "force_after" => "\"31days\"",
         "keep" => "7",
         "max_bytes" => "\"20GB\"",
         "first_port" => "4000",
@@ -67,8 +69,10 @@ fn the_shipped_file_shows_the_defaults_and_every_key_is_documented() {
         .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line))
         .fold(String::new(), |text, line| text + line + "\n");
     let examples = parse(&shown).unwrap_or_else(|error| panic!("{error}"));
-    let Settings { registry, node, npm, node_headers, dispatch_url, .. } = examples.clone();
-    assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some());
+    let Settings { registry, node, npm, node_headers, dispatch_url, drain, .. } = examples.clone();
+    assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some() && drain.force_after.is_some());
+    assert_ne!(drain.window, Drain::default().window);
+    let drain = Drain { window: Drain::default().window, force_after: None, ..drain };
     assert!(examples.snapshots_max_age.is_some() && examples.snapshots_max_bytes == Some(20_000_000_000));
     let plain = Settings {
         registry: None,
@@ -76,6 +80,7 @@ fn the_shipped_file_shows_the_defaults_and_every_key_is_documented() {
         dispatch_url: None,
         snapshots_max_age: None,
         snapshots_max_bytes: None,
+        drain,
         ..examples
     };
     assert_eq!(plain, Settings { node, npm, ..Settings::default() });
@@ -150,6 +155,8 @@ fn what_is_out_of_bounds_or_of_another_kind_is_refused_with_its_key() {
         ("health", "watch_interval = \"1ms\""),
         ("activity", "quiet = \"1year\""),
         ("activity", "poll = \"0s\""),
+        ("drain", "window = \"22-06\""),
+        ("drain", "force_after = \"1h\""),
         ("snapshots", "keep = 0"),
         ("snapshots", "keep = \"5\""),
         ("instances", "first_port = 80"),
@@ -169,7 +176,7 @@ fn what_is_out_of_bounds_or_of_another_kind_is_refused_with_its_key() {
 fn unknown_tables_and_keys_are_refused_with_the_allowed_ones() {
     assert_eq!(
         parse("[stroe]\n").unwrap_err().problem,
-        "unknown key; allowed here are: store, health, activity, snapshots, instances"
+        "unknown key; allowed here are: store, health, activity, drain, snapshots, instances"
     );
     assert_eq!(parse("[activity]\nquite = \"1s\"").unwrap_err().problem, "unknown key; allowed here are: quiet, poll");
     assert!(parse("soak = \"1s\"").is_err());
