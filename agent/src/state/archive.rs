@@ -16,8 +16,8 @@ pub mod sweep;
 mod tests;
 
 use self::shelf::Shelf;
-use super::custody::{Custody, Manifest, Phase};
-use super::{StateError, Vault, snapshot};
+use super::custody::{self, Custody, Manifest, Phase};
+use super::{StateError, Vault, reach, snapshot};
 use crate::domain::{BumpId, Place};
 use crate::worker::files::Deadline;
 
@@ -27,7 +27,7 @@ pub fn archive(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> R
     let shelf = Shelf::open(vault, user)?;
     let Some((custody, manifest)) = Custody::find(vault, place, bump)? else {
         if snapshot::load(&shelf, bump)?.is_some() {
-            return Ok(());
+            return drop_begun(place, bump);
         }
         let path = vault.root.join("custody").join(user.as_str()).join(bump.to_string());
         return Err(StateError::Mismatch { path, why: format!("nothing of {user}'s is in custody for {bump}") });
@@ -47,6 +47,15 @@ pub fn archive(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> R
     custody.remove_building()?;
     custody.remove_discard()?;
     drop_shell(vault, place, bump, custody)
+}
+
+/// Removes what was begun to be made from the archive, but never noted down as custody.
+fn drop_begun(place: &Place, bump: BumpId) -> Result<(), StateError> {
+    let top = reach::custody_top(&reach::deepest(place)?)?;
+    let path = top.join(custody::TOP).join(place.account.user.as_str()).join(bump.to_string());
+    let Some(custody) = Custody::open(&path)? else { return Ok(()) };
+    custody.remove_building()?;
+    if custody.is_bare()? { custody.remove() } else { Ok(()) }
 }
 
 /// Removes custody that holds neither an original nor salvage: the archive has what it had.
