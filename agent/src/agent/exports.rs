@@ -1,10 +1,10 @@
 //! Exports that wait to be fetched: open files without a name, each for whoever ordered it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::worker::files::OpenFile;
 
 /// Bytes that are handed over at a time.
 const CHUNK: usize = 4 << 20;
@@ -22,7 +22,7 @@ pub struct Exports {
 #[derive(Debug)]
 struct Export {
     uid: u32,
-    file: Option<File>,
+    file: Option<Arc<OpenFile>>,
     touched: Instant,
 }
 
@@ -41,9 +41,9 @@ impl Exports {
     }
 
     /// It is made.
-    pub fn put(&self, run: u64, file: File) {
+    pub fn put(&self, run: u64, file: OpenFile) {
         if let Some(export) = self.lock().get_mut(&run) {
-            export.file = Some(file);
+            export.file = Some(Arc::new(file));
             export.touched = Instant::now();
         }
     }
@@ -58,14 +58,13 @@ impl Exports {
         let mut all = self.lock();
         let export = all.get_mut(&run).filter(|export| export.uid == uid)?;
         export.touched = Instant::now();
-        let file = export.file.as_ref()?.try_clone();
+        let file = Arc::clone(export.file.as_ref()?);
         // Read without the lock, so that a slow disk keeps nobody else waiting.
         drop(all);
-        let chunk = file.and_then(|file| {
-            let mut chunk = vec![0; CHUNK];
-            let read = file.read_at(&mut chunk, offset)?;
+        let mut chunk = vec![0; CHUNK];
+        let chunk = file.read_at(&mut chunk, offset).map(|read| {
             chunk.truncate(read);
-            Ok(chunk)
+            chunk
         });
         if chunk.as_ref().is_ok_and(Vec::is_empty) {
             self.forget(run);
@@ -92,7 +91,7 @@ mod tests {
         exports.reserve(1, 1000).unwrap();
         assert!(exports.reserve(2, 1000).is_err(), "one at a time");
         assert!(exports.read(1, 1000, 0).is_none(), "not made yet");
-        exports.put(1, file);
+        exports.put(1, OpenFile::Kernel(file));
         assert!(exports.read(1, 1001, 0).is_none());
         assert_eq!(exports.read(1, 1000, 3).unwrap().unwrap(), b"tent");
         assert_eq!(exports.read(1, 1000, 7).unwrap().unwrap(), b"");

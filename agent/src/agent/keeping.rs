@@ -5,24 +5,9 @@ use super::effects::blocking;
 use crate::domain::{BumpId, Place, UserName, Version};
 use crate::engine::{Bump, Needs, Outcome, Phase};
 use crate::host::accounts;
-use crate::state::Retention;
 use crate::versions::Retired;
 
 impl Agent {
-    /// The retention in force.
-    pub fn retention(&self) -> Retention {
-        let settings = self.settings();
-        Retention { keep: settings.keep_snapshots, max_age: settings.snapshots_max_age, max_bytes: settings.snapshots_max_bytes }
-    }
-
-    /// Applies retention to the user's snapshots. That it cannot be applied costs room and nothing else.
-    pub async fn tidy_archive(&self, user: &UserName) {
-        let (vault, whose, retention) = (self.vault.clone(), user.clone(), self.retention());
-        if let Err(fault) = blocking(move || vault.retain(&whose, retention)).await {
-            tracing::warn!(T3PIN_USER = %user, "old snapshots of {user} are kept: {}", fault.reason);
-        }
-    }
-
     /// Archives the originals of bumps that ended well but could not be archived then, on a full disk for instance.
     pub async fn settle_left_over(&self) {
         let (vault, journal) = (self.vault.clone(), &self.journal);

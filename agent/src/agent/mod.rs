@@ -13,6 +13,7 @@ mod enroll;
 mod exports;
 mod handler;
 mod keeping;
+mod ledger;
 mod lock;
 mod logging;
 mod notify;

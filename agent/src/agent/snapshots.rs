@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::Agent;
-use super::effects::{blocking, data};
+use super::effects::blocking;
 use super::runs::Run;
 use super::status::may_see;
 use crate::api::archive_types::{ArchiveRequest, ArchiveStatus, KeptFile, KeptRequest, KeptStatus};
 use crate::api::types::{ApiError, Caller, RunOutcome};
+use crate::conduct::{Host, data};
 use crate::domain::{Account, KeptId, Place, UserName, Version};
 use crate::host::accounts;
 use crate::state::KeptView;

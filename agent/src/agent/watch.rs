@@ -1,6 +1,7 @@
 //! Looking after what waits and what soaks.
 
 use super::{Agent, now_ms};
+use crate::conduct;
 use crate::domain::Verdict;
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
@@ -9,8 +10,9 @@ use crate::health;
 const CRASH_LOOP: u32 = 2;
 
 impl Agent {
-    /// One round: a look at every soaking instance, then whatever of the waiting bumps may be done now.
+    /// One round: what was left under way, a look at every soaking instance, then whatever of the waiting bumps may be done now.
     pub async fn watch(&self) {
+        conduct::take_up(self).await;
         let open = match self.journal.open_bumps() {
             Ok(open) => open,
             Err(error) => return tracing::error!("{error}"),

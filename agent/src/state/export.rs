@@ -4,16 +4,11 @@
 //! worker, as the user, makes one file of them; root opens that one (a regular file of the user's, by descriptor) and
 //! removes the directory. What is left is an open file without a name, which goes with the agent at the latest.
 
-use std::fs::File;
-use std::os::fd::AsFd;
-
-use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
-
 use super::archive::keep;
 use super::archive::shelf::Shelf;
 use super::{REREAD, StateError, Vault, blocking, nonsense, preflight, snapshot};
 use crate::domain::{EntryKind, KeptId, Place, StateEntry};
-use crate::worker::files::{Deadline, Dir, copy_file, dress, remove_tree};
+use crate::worker::files::{Deadline, Dir, OpenFile, copy_file, dress, remove_tree};
 use crate::worker::{self, Answer, Task};
 
 /// Directory below the vault.
@@ -24,7 +19,7 @@ const FILES: [&str; 3] = [DATABASE, "state.sqlite-wal", "state.sqlite-journal"];
 
 impl Vault {
     /// The database of `id` as one file, open for reading, and its size. Takes as long as writing it twice.
-    pub async fn export(&self, place: &Place, id: KeptId) -> Result<(File, u64), StateError> {
+    pub async fn export(&self, place: &Place, id: KeptId) -> Result<(OpenFile, u64), StateError> {
         let until = Deadline::after(REREAD);
         let (vault, whose, name) = (self.clone(), place.clone(), format!("{}-{id}", place.account.user));
         let prepared = {
@@ -94,8 +89,6 @@ fn prepare(vault: &Vault, place: &Place, id: KeptId, name: &str, until: Deadline
     let files: Vec<StateEntry> =
         files.into_iter().map(|file| StateEntry { mode: 0o600, kind: EntryKind::File, ..file }).collect();
     dress(&dir, &files, Some((account.uid, account.gid)))?;
-    let given = || dir.failed("giving away", ".");
-    fchown(dir.as_fd(), Some(Uid::from_raw(account.uid)), Some(Gid::from_raw(account.gid))).map_err(given())?;
-    fchmod(dir.as_fd(), Mode::RWXU).map_err(given())?;
+    dir.dress_self((account.uid, account.gid), 0o700)?;
     Ok(dir)
 }

@@ -124,6 +124,10 @@ pub fn list(shelf: &Shelf) -> Result<(Vec<Kept>, Broken), StateError> {
 
 /// The time, ms since the epoch.
 pub fn now_ms() -> UnixMs {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return crate::simulated::with(|world| world.now_ns()) / 1_000_000;
+    }
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }

@@ -1,8 +1,8 @@
-//! Making the files of a snapshot again, frame by frame in the order in which they lie: each is read and unpacked once per file,
-//! and nothing but one frame is ever in memory.
+//! Making the files of a snapshot again, from beginning to end, with a few unpacked frames in memory.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
 
 use super::super::StateError;
 use super::pack::{FRAME_PAGES, PAGE, Pack, PackId, page_hash};
@@ -11,8 +11,8 @@ use super::shelf::Shelf;
 use crate::domain::{EntryKind, StateEntry};
 use crate::worker::files::{Deadline, Dir, effect};
 
-/// Part of a run that lies in one frame: which pack, which frame, the first page within it, how many, where in the file.
-type Piece = (u32, u32, u32, u32, u64);
+/// Part of a run that lies in one frame: which pack, which frame, the first page within it, how many.
+type Piece = (u32, u32, u32, u32);
 
 /// Makes those of `entries` that `wanted` wants in the empty directory `to`: files 0600, directories 0700, not synced. What is not
 /// what it was is [`StateError::Mismatch`], and what was made by then is left to the caller.
@@ -29,34 +29,62 @@ pub fn fetch(
         let (holder, name) = to.holder(&entry.path)?;
         holder.make_dir(name)?;
     }
-    let mut open: Option<Pack> = None;
+    let mut frames = Frames::default();
     for (entry, runs) in recipe.files(entries).ok_or_else(unfit)?.into_iter().filter(|(entry, _)| wanted(entry)) {
         let (holder, name) = to.holder(&entry.path)?;
-        let file = holder.create(name)?;
-        file.set_len(entry.bytes).map_err(holder.failed("making", name))?;
-        let mut frame: (Option<(u32, u32)>, Vec<u8>) = (None, Vec::new());
-        for (slot, number, first, count, offset) in pieces(runs) {
+        let mut file = holder.create(name)?;
+        let mut left = entry.bytes;
+        for (slot, number, first, count) in pieces(runs) {
             until.check().map_err(holder.failed("making", name))?;
             let id = *recipe.packs.get(slot as usize).ok_or_else(unfit)?;
-            let pack = match open.take().filter(|pack| pack.id == id) {
-                Some(pack) => pack,
-                None => open_as(shelf, id)?,
-            };
-            if frame.0 != Some((slot, number)) {
-                let why = |why: String| damaged(shelf, &format!("frame {number} of pack {} cannot be read: {why}", id.number));
-                frame = (Some((slot, number)), pack.frame(number as usize).map_err(why)?);
-            }
-            let content = range(&frame.1, first, count).ok_or_else(unfit)?;
-            let place = number as usize * FRAME_PAGES + first as usize;
-            let hashes = pack.hashes().iter().skip(place);
-            if content.chunks(PAGE).zip(hashes).any(|(page, hash)| page_hash(page) != *hash) {
-                return Err(damaged(shelf, &format!("pages of pack {} are not what was put there", id.number)));
-            }
-            write(&file, content, offset, entry.bytes).map_err(holder.failed("writing", name))?;
-            open = Some(pack);
+            let content = range(frames.get(shelf, id, number)?, first, count).ok_or_else(unfit)?;
+            // The last page of a file is longer in the pack than in the file.
+            let content = content.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(content);
+            effect::begin().and_then(|()| file.write_all(content)).map_err(holder.failed("writing", name))?;
+            left = left.saturating_sub(content.len() as u64);
         }
     }
     Ok(())
+}
+
+/// The packs that are open, and the frames that were unpacked last. A file is made from beginning to end; its pages lie in the same
+/// order in each of the packs they come from, so that a few frames suffice for each to be unpacked about once.
+#[derive(Default)]
+struct Frames {
+    packs: BTreeMap<PackId, Pack>,
+    unpacked: VecDeque<((PackId, u32), Vec<u8>)>,
+}
+
+/// 24 of 256 KiB.
+const UNPACKED: usize = 24;
+
+impl Frames {
+    fn get(&mut self, shelf: &Shelf, id: PackId, number: u32) -> Result<&[u8], StateError> {
+        let at = match self.unpacked.iter().position(|(name, _)| *name == (id, number)) {
+            Some(at) => at,
+            None => {
+                let content = self.unpack(shelf, id, number)?;
+                self.unpacked.truncate(UNPACKED - 1);
+                self.unpacked.push_front(((id, number), content));
+                0
+            }
+        };
+        Ok(self.unpacked.get(at).map(|(_, content)| content.as_slice()).unwrap_or_default())
+    }
+
+    fn unpack(&mut self, shelf: &Shelf, id: PackId, number: u32) -> Result<Vec<u8>, StateError> {
+        if let Entry::Vacant(vacant) = self.packs.entry(id) {
+            vacant.insert(open_as(shelf, id)?);
+        }
+        let pack = self.packs.get(&id).ok_or_else(|| damaged(shelf, "a pack is missing"))?;
+        let why = |why: String| damaged(shelf, &format!("frame {number} of pack {} cannot be read: {why}", id.number));
+        let content = pack.frame(number as usize).map_err(why)?;
+        let hashes = pack.hashes().iter().skip(number as usize * FRAME_PAGES);
+        if content.chunks(PAGE).zip(hashes).any(|(page, hash)| page_hash(page) != *hash) {
+            return Err(damaged(shelf, &format!("pages of pack {} are not what was put there", id.number)));
+        }
+        Ok(content)
+    }
 }
 
 /// The pack with that very index.
@@ -71,29 +99,19 @@ pub fn open_as(shelf: &Shelf, id: PackId) -> Result<Pack, StateError> {
     Err(damaged(shelf, &format!("pack {} is another one than the one that is needed", id.number)))
 }
 
-/// The last page of a file is longer in the pack than in the file.
-fn write(file: &File, content: &[u8], offset: u64, length: u64) -> std::io::Result<()> {
-    let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
-    effect::begin()?;
-    file.write_all_at(content.get(..left).unwrap_or(content), offset)
-}
-
 fn pieces(runs: &[Run]) -> Vec<Piece> {
     let frame_pages = FRAME_PAGES as u32;
     let mut pieces = Vec::with_capacity(runs.len());
-    let mut offset = 0u64;
     for run in runs {
         let (mut first, mut left) = (run.first, run.count);
         while left > 0 {
             let within = first % frame_pages;
             let count = left.min(frame_pages - within);
-            pieces.push((run.pack, first / frame_pages, within, count, offset));
-            offset += u64::from(count) * PAGE as u64;
+            pieces.push((run.pack, first / frame_pages, within, count));
             left -= count;
             first = first.saturating_add(count);
         }
     }
-    pieces.sort_unstable();
     pieces
 }
 

@@ -6,13 +6,11 @@
 //! A page is 4096 bytes, SQLite's own page size, so that two states of a database share what did not change; the last page
 //! of a file is filled up with zeros. 64 pages make a frame: page by page they would compress half as well.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Write};
 
 use super::super::StateError;
 use super::super::vault_dirs::own_uid;
-use crate::worker::files::{Dir, effect};
+use crate::worker::files::{Dir, OpenFile, effect};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -59,7 +57,7 @@ pub fn number_of(name: &str) -> Option<u32> {
 
 /// Writes a pack.
 pub struct PackWriter {
-    file: File,
+    file: OpenFile,
     compressor: zstd::bulk::Compressor<'static>,
     frame: Vec<u8>,
     lengths: Vec<u32>,
@@ -68,7 +66,7 @@ pub struct PackWriter {
 
 impl PackWriter {
     /// Into the empty `file`.
-    pub fn new(file: File) -> io::Result<Self> {
+    pub fn new(file: OpenFile) -> io::Result<Self> {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
         let frame = Vec::with_capacity(FRAME_PAGES * PAGE);
@@ -95,7 +93,7 @@ impl PackWriter {
         }
         let packed = self.compressor.compress(&self.frame)?;
         effect::begin()?;
-        io::Write::write_all(&mut self.file, &packed)?;
+        self.file.write_all(&packed)?;
         self.lengths.push(u32::try_from(packed.len()).map_err(io::Error::other)?);
         self.frame.clear();
         Ok(())
@@ -114,10 +112,10 @@ impl PackWriter {
         index.extend_from_slice(digest.as_bytes());
         index.extend_from_slice(MAGIC);
         effect::begin()?;
-        io::Write::write_all(&mut self.file, &index)?;
+        self.file.write_all(&index)?;
         self.file.sync_all()?;
         // What is read back to verify it shall come from the disk and not from memory.
-        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed).ok();
+        self.file.forget_cached();
         Ok(half(digest.as_bytes()))
     }
 }
@@ -127,7 +125,7 @@ impl PackWriter {
 pub struct Pack {
     /// Which.
     pub id: PackId,
-    file: File,
+    file: OpenFile,
     /// Where every frame begins, and where the last one ends.
     offsets: Vec<u64>,
     hashes: Vec<PageHash>,

@@ -1,7 +1,6 @@
 //! Putting files into the archive: what it has already is only referred to, the rest becomes one new pack.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{self, Read};
 
 use super::super::StateError;
@@ -9,7 +8,7 @@ use super::pack::{PAGE, Pack, PackId, PackWriter, PageHash, page_hash};
 use super::recipe::{Recipe, Run, extend};
 use super::shelf::Shelf;
 use crate::domain::{EntryKind, StateEntry};
-use crate::worker::files::{Deadline, Dir, FileError, Seen};
+use crate::worker::files::{Deadline, Dir, FileError, OpenFile, Seen};
 
 const MAX_DEPTH: usize = 8;
 const MAX_ENTRIES: usize = 100_000;
@@ -116,7 +115,7 @@ impl Putting<'_> {
         Ok(())
     }
 
-    fn file(&mut self, file: &mut File) -> io::Result<(Vec<Run>, u64, String)> {
+    fn file(&mut self, file: &mut OpenFile) -> io::Result<(Vec<Run>, u64, String)> {
         let mut whole = blake3::Hasher::new();
         let mut runs = Vec::new();
         let mut bytes = 0;
@@ -184,7 +183,7 @@ impl Putting<'_> {
 }
 
 /// Reads until `chunk` is full or the file ends.
-fn fill(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
+fn fill(file: &mut OpenFile, chunk: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = chunk.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {

@@ -1,14 +1,10 @@
 //! One user's archive, `snapshots/USER/`: a directory per snapshot, and `store/` with the packs that they share.
 
-use std::os::fd::AsFd;
-
-use rustix::fs::FlockOperation;
-
 use super::super::vault_dirs::lasting_dir;
 use super::super::{StateError, Vault};
 use super::pack::{self, Pack};
 use crate::domain::UserName;
-use crate::worker::files::{Dir, during, remove_tree};
+use crate::worker::files::{Dir, OpenFile, remove_tree};
 
 /// A snapshot on its way out has this behind its name: half removed, it must not be taken for one.
 pub const GONE: &str = ".gone";
@@ -34,8 +30,7 @@ impl Shelf {
     /// Waits for the lock, and removes what an interrupted process left half made or half removed.
     pub fn open(vault: &Vault, user: &UserName) -> Result<Self, StateError> {
         let dir = vault.user_dir("snapshots", user)?;
-        rustix::fs::flock(dir.as_fd(), FlockOperation::LockExclusive)
-            .map_err(during(|| format!("waiting for the lock {}", dir.path().display())))?;
+        dir.lock()?;
         for name in dir.names(100_000)?.iter().filter(|name| name.ends_with(GONE) || name.ends_with(DRAFT)) {
             remove_tree(&dir, name)?;
         }
@@ -72,7 +67,7 @@ impl Shelf {
     }
 
     /// A pack that is being written, see [`Shelf::keep_pack`].
-    pub fn draft_pack(&self) -> Result<std::fs::File, StateError> {
+    pub fn draft_pack(&self) -> Result<OpenFile, StateError> {
         self.store.unlink(PACK_DRAFT)?;
         Ok(self.store.create(PACK_DRAFT)?)
     }
