@@ -12,6 +12,7 @@ pub mod judge;
 mod needs;
 mod phase;
 pub mod rollout;
+pub mod sight;
 pub mod waits;
 
 pub use action::Action;
@@ -19,4 +20,4 @@ pub use bump::{Bump, step};
 pub use event::{Event, SoakLook};
 pub use fault::{Blame, Fault};
 pub use needs::Needs;
-pub use phase::{Outcome, Phase, Undo};
+pub use phase::{Outcome, Phase, Rest, Undo};

@@ -16,6 +16,7 @@ mod custody;
 mod export;
 mod hold;
 mod holders;
+mod inventory;
 mod overview;
 mod preflight;
 mod reach;
@@ -23,6 +24,7 @@ mod restore;
 mod retain;
 mod secure;
 mod snapshot;
+mod stir;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -35,10 +37,14 @@ pub use retain::Retention;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use inventory::{CustodySeen, Whereabouts};
+
 use self::archive::shelf::Shelf;
 use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError};
 use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
+
+pub use stir::{Stamp, stamp};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);
@@ -185,6 +191,18 @@ impl Vault {
     /// Users whose data is held, with the bump that holds it.
     pub fn held(&self) -> Result<Vec<(UserName, BumpId)>, StateError> {
         self.list_holds()
+    }
+
+    /// What lies in custody for a user, by bump, told by its own manifests: for when the journal cannot tell any more. Custody on
+    /// the file system of the user's home that is not noted any more is noted again.
+    pub fn custodies(&self, place: &Place) -> Result<Vec<CustodySeen>, StateError> {
+        let _lock = self.lock(&place.account.user)?;
+        inventory::custodies(self, place)
+    }
+
+    /// The last bump of anybody's that holds, custody or archive know of.
+    pub fn last_bump(&self) -> Result<Option<BumpId>, StateError> {
+        inventory::last_bump(self)
     }
 
     /// [`StateError::Held`] while a process of the user's or of root's has the database open, other than those in the control

@@ -85,7 +85,7 @@ impl Vault {
                 files: Vec::new(),
             });
         }
-        for (bump, found) in self.custodies(user)? {
+        for (bump, found) in self.noted_custodies(user)? {
             let Some((custody, manifest)) = found else { continue };
             for round in 1..=manifest.round {
                 let Some(dir) = custody.salvage_if_there(round)? else { continue };

@@ -147,7 +147,7 @@ impl Vault {
     pub fn waiting_in_custody(&self) -> Result<Vec<(UserName, BumpId, bool)>, StateError> {
         let mut waiting = Vec::new();
         for user in self.users_of("custody")? {
-            let found = self.custodies(&user)?.into_iter().filter_map(|(bump, found)| Some((bump, found?.1)));
+            let found = self.noted_custodies(&user)?.into_iter().filter_map(|(bump, found)| Some((bump, found?.1)));
             let taken = found.filter(|(_, manifest)| manifest.phase == Phase::Taken);
             waiting.extend(taken.map(|(bump, manifest)| (user.clone(), bump, manifest.from_archive.is_some())));
         }
@@ -168,7 +168,7 @@ impl Vault {
                 .extend(all.into_iter().map(|kept| (kept.snapshot.version, format!("snapshot {} of {user}", kept.snapshot.id))));
         }
         for user in self.users_of("custody")? {
-            for (bump, found) in self.custodies(&user)? {
+            for (bump, found) in self.noted_custodies(&user)? {
                 match found {
                     Some((_, manifest)) if manifest.phase != Phase::Taken => {}
                     Some((_, manifest)) => {

@@ -118,7 +118,8 @@ pub fn list(shelf: &Shelf) -> Result<(Vec<Kept>, Broken), StateError> {
             Err(error) => broken.push((id, error.to_string())),
         }
     }
-    found.sort_by_key(|kept| (kept.snapshot.created_ms, kept.snapshot.id));
+    // Not by time: a clock that was set back would make the newest snapshot the first to go.
+    found.sort_by_key(|kept| kept.snapshot.id);
     Ok((found, broken))
 }
 

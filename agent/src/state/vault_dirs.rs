@@ -71,7 +71,7 @@ impl Vault {
     }
 
     /// All custody that is noted for `user`, with its manifest; `None` where it cannot be found.
-    pub(super) fn custodies(&self, user: &UserName) -> Result<Vec<Noted>, StateError> {
+    pub(super) fn noted_custodies(&self, user: &UserName) -> Result<Vec<Noted>, StateError> {
         let mut found = Vec::new();
         for name in self.user_dir("custody", user)?.names(100_000)? {
             let Ok(bump) = name.parse::<BumpId>() else { continue };
