@@ -27,6 +27,8 @@ pub enum Order {
     Rollback(RollbackRequest, Run),
     /// Enroll a user.
     Enroll(EnrollRequest, Run),
+    /// No longer hold a user.
+    Unenroll(UserName, Run),
     /// Look again at what waits (the freeze was lifted, a quarantine cleared).
     Look,
 }
@@ -66,6 +68,7 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
             Ok(Some(Order::Now(user, calls, run))) => agent.now(&user, calls.as_ref(), &run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
             Ok(Some(Order::Enroll(request, run))) => agent.enroll(&request, &run).await,
+            Ok(Some(Order::Unenroll(user, run))) => agent.unenroll(&user, &run).await,
             Ok(Some(Order::Look)) => {
                 agent.sights.forget_all();
                 agent.watch(true).await;

@@ -9,7 +9,7 @@ use super::{Agent, now_ms};
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
-    RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
+    RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::UserName;
 use crate::engine::rollout::{Decision, decide, order};
@@ -119,6 +119,10 @@ impl Handler for Doors {
 
     async fn enroll(&self, caller: Caller, request: EnrollRequest) -> Result<RunReport, ApiError> {
         self.order(caller, |run| Order::Enroll(request, run))
+    }
+
+    async fn unenroll(&self, caller: Caller, request: UnenrollRequest) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Unenroll(request.user, run))
     }
 
     async fn user_of(&self, uid: u32) -> Option<UserName> {

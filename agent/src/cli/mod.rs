@@ -19,6 +19,7 @@ mod render;
 mod rollback;
 mod status;
 mod thaw;
+mod unenroll;
 mod versions;
 
 use std::path::PathBuf;
@@ -75,6 +76,7 @@ enum Question {
     Instances(instances::Instances),
     Versions(versions::Versions),
     Enroll(enroll::Enroll),
+    Unenroll(unenroll::Unenroll),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
 }
@@ -108,6 +110,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Instances(instances) => instances.run(&client).await,
             Question::Versions(versions) => versions.run(&client).await,
             Question::Enroll(enroll) => enroll.run(&client).await,
+            Question::Unenroll(unenroll) => unenroll.run(&client).await,
             Question::Freeze(freeze) => freeze.run(&client).await,
             Question::Thaw(thaw) => thaw.run(&client).await,
         }
