@@ -32,6 +32,8 @@ pub enum Order {
     RemoveVersion(Version, Run),
     /// Enroll a user.
     Enroll(EnrollRequest, Run),
+    /// No longer hold a user.
+    Unenroll(UserName, Run),
     /// Look again at what waits (the freeze was lifted, a quarantine cleared).
     Look,
 }
@@ -73,6 +75,7 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
             Ok(Some(Order::Restore(request, run))) => agent.restore_snapshot(&request, &run).await,
             Ok(Some(Order::RemoveVersion(version, run))) => agent.remove_version_by_order(&version, &run).await,
             Ok(Some(Order::Enroll(request, run))) => agent.enroll(&request, &run).await,
+            Ok(Some(Order::Unenroll(user, run))) => agent.unenroll(&user, &run).await,
             Ok(Some(Order::Look)) => {
                 agent.sights.forget_all();
                 agent.watch(true).await;

@@ -10,7 +10,7 @@ use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
-    RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
+    RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
@@ -120,6 +120,10 @@ impl Handler for Doors {
 
     async fn enroll(&self, caller: Caller, request: EnrollRequest) -> Result<RunReport, ApiError> {
         self.order(caller, |run| Order::Enroll(request, run))
+    }
+
+    async fn unenroll(&self, caller: Caller, request: UnenrollRequest) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Unenroll(request.user, run))
     }
 
     async fn user_of(&self, uid: u32) -> Option<UserName> {

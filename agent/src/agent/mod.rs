@@ -31,6 +31,7 @@ mod status;
 mod summary;
 mod survey;
 mod sweep;
+mod unenroll;
 mod unit_file;
 mod waiting;
 mod watch;

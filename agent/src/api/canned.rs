@@ -10,7 +10,7 @@ use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
     PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
-    VersionStatus, WaitStatus,
+    UnenrollRequest, VersionStatus, WaitStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, KeptId, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -245,6 +245,10 @@ impl Handler for CannedHost {
     async fn enroll(&self, _: Caller, request: EnrollRequest) -> Result<RunReport, ApiError> {
         let version = request.version.map(String::from);
         self.note(format!("enroll {} {:?} {version:?}", request.user, request.port));
+        self.look()
+    }
+    async fn unenroll(&self, _: Caller, request: UnenrollRequest) -> Result<RunReport, ApiError> {
+        self.note(format!("unenroll {}", request.user));
         self.look()
     }
     async fn user_of(&self, uid: u32) -> Option<UserName> {

@@ -22,7 +22,7 @@ use self::limits::Limits;
 use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
-    RunReport, StatusReport, Told, VersionStatus,
+    RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 
@@ -50,6 +50,8 @@ pub trait Handler: Send + Sync + 'static {
     fn rollback(&self, caller: Caller, request: RollbackRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Starts enrolling a user. Privileged.
     fn enroll(&self, caller: Caller, request: EnrollRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Starts letting go of a user. Privileged.
+    fn unenroll(&self, caller: Caller, request: UnenrollRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// The user with this uid.
     fn user_of(&self, uid: u32) -> impl Future<Output = Option<UserName>> + Send;
     /// Starts `user`'s bump as soon as nothing is in flight, with `force` at once. Privileged, or `user` themselves.

@@ -20,6 +20,7 @@ mod rollback;
 mod snapshots;
 mod status;
 mod thaw;
+mod unenroll;
 mod versions;
 
 use std::path::PathBuf;
@@ -77,6 +78,7 @@ enum Question {
     Versions(versions::Versions),
     Snapshots(snapshots::Snapshots),
     Enroll(enroll::Enroll),
+    Unenroll(unenroll::Unenroll),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
 }
@@ -111,6 +113,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Versions(versions) => versions.run(&client).await,
             Question::Snapshots(snapshots) => snapshots.run(&client).await,
             Question::Enroll(enroll) => enroll.run(&client).await,
+            Question::Unenroll(unenroll) => unenroll.run(&client).await,
             Question::Freeze(freeze) => freeze.run(&client).await,
             Question::Thaw(thaw) => thaw.run(&client).await,
         }

@@ -13,7 +13,7 @@ use axum::{Extension, Json, Router};
 use super::super::metrics;
 use super::super::types::{
     Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
-    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
+    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -55,6 +55,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/enforce", post(enforce::<H>))
         .route("/v1/rollback", post(rollback::<H>))
         .route("/v1/enroll", post(enroll::<H>))
+        .route("/v1/unenroll", post(unenroll::<H>))
         .route("/v1/now", post(now::<H>))
         .route("/v1/defer", post(defer::<H>))
         .route("/v1/freeze", post(freeze::<H>))
@@ -190,6 +191,16 @@ async fn enroll<H: Handler>(
     allow(caller, &request, "enroll users")?;
     let whom: EnrollRequest = body(request, desk.limits).await?;
     whole(async move { desk.handler.enroll(caller, whom).await }).await
+}
+
+async fn unenroll<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Answer<RunReport> {
+    allow(caller, &request, "let go of users")?;
+    let whom: UnenrollRequest = body(request, desk.limits).await?;
+    whole(async move { desk.handler.unenroll(caller, whom).await }).await
 }
 
 async fn now<H: Handler>(
