@@ -64,6 +64,7 @@ pub fn custodies(vault: &Vault, place: &Place) -> Result<Vec<CustodySeen>, State
             seen.push(CustodySeen { bump, version, originals: Whereabouts::Archived });
         }
     }
+    seen.sort_by_key(|seen| seen.bump);
     Ok(seen)
 }
 
