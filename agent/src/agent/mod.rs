@@ -13,7 +13,9 @@ mod enforce;
 mod enroll;
 mod evidence;
 mod explain;
+mod exports;
 mod handler;
+mod keeping;
 mod ledger;
 mod lock;
 mod logging;
@@ -21,15 +23,18 @@ mod notify;
 mod own_unit;
 mod pins;
 mod recovery;
+mod restore;
 mod rollback;
 mod runs;
 mod sights;
+mod snapshots;
 mod socket;
 mod status;
 mod stuck;
 mod summary;
 mod survey;
 mod sweep;
+mod unenroll;
 mod unit_file;
 mod waiting;
 mod watch;
@@ -66,6 +71,7 @@ struct Agent {
     settings: RwLock<SettingsNow>,
     board: board::Board,
     runs: runs::Runs,
+    exports: exports::Exports,
     sights: sights::Sights,
     _alone: lock::Alone,
 }
@@ -79,6 +85,8 @@ struct SettingsNow {
 
 impl Agent {
     async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
+        #[cfg(feature = "kill-points")]
+        crate::kill_point::arm()?;
         let root = Path::new(VAR);
         std::fs::create_dir_all(root)?;
         let alone = lock::Alone::on(&root.join("agent.lock")).await?;
@@ -102,6 +110,7 @@ impl Agent {
             settings: RwLock::new(settings),
             board: board::Board::new(now_ms()),
             runs: runs::Runs::default(),
+            exports: exports::Exports::default(),
             sights: sights::Sights::default(),
             _alone: alone,
         })

@@ -47,13 +47,17 @@ fn ways_out(bump: &Bump, custody: Option<&CustodySeen>) -> Vec<String> {
                  cp -a --remove-destination {path}/original/. {userdata}/; {bind}"
             ));
         }
-        _ => {
+        Some((Whereabouts::Back, _)) => {
             ways.push(format!("the data as {from} left it is in its place, {userdata}"));
-            if let Some(salvage) = &bump.salvage {
-                ways.push(format!("what {to} wrote lies in {}", salvage.path.display()));
-            }
             ways.push(format!("by hand, only when that rollback keeps failing: systemctl stop {unit}; {bind}"));
         }
+        Some((Whereabouts::Archived, path)) => {
+            ways.push(format!("the data as {from} left it lies in the archive, {path}, what {to} made of it in {userdata}"));
+        }
+        None => ways.push(format!("no custody of {} was found; what is there of the data is in {userdata}", bump.id)),
+    }
+    if let Some(salvage) = &bump.salvage {
+        ways.push(format!("what {to} wrote lies in {}", salvage.path.display()));
     }
     if let Some(snapshot) = bump.snapshot.as_ref().filter(|snapshot| snapshot.path.exists()) {
         ways.push(format!("a verified copy of the old data lies in {}, too", snapshot.path.display()));

@@ -18,8 +18,10 @@ mod now;
 mod plan;
 mod render;
 mod rollback;
+mod snapshots;
 mod status;
 mod thaw;
+mod unenroll;
 mod versions;
 
 use std::path::PathBuf;
@@ -76,7 +78,9 @@ enum Question {
     Explain(explain::Explain),
     Instances(instances::Instances),
     Versions(versions::Versions),
+    Snapshots(snapshots::Snapshots),
     Enroll(enroll::Enroll),
+    Unenroll(unenroll::Unenroll),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
 }
@@ -110,7 +114,9 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Explain(explain) => explain.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,
             Question::Versions(versions) => versions.run(&client).await,
+            Question::Snapshots(snapshots) => snapshots.run(&client).await,
             Question::Enroll(enroll) => enroll.run(&client).await,
+            Question::Unenroll(unenroll) => unenroll.run(&client).await,
             Question::Freeze(freeze) => freeze.run(&client).await,
             Question::Thaw(thaw) => thaw.run(&client).await,
         }
