@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use self::hand_over::HandedOver;
 use super::{Agent, now_ms};
 use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, Version, WorkMarks};
 use crate::engine::{Action, Blame, Bump, Event, Fault, rollout};
@@ -10,12 +11,11 @@ use crate::state::StateError;
 use crate::systemd::{SystemdError, UnitState};
 use crate::worker::{Answer, ProbeSpec, Task, TaskErrorKind, WorkerError};
 
+mod hand_over;
 mod rehearse;
 
 /// A look at activity may take this long; then it is unknown, which means busy.
 const LOOK: Duration = Duration::from_secs(5);
-/// A look while the user's server is frozen may take this long: nobody shall feel it.
-const FROZEN_LOOK: Duration = Duration::from_millis(700);
 /// Copying, hashing and checking a database of some GB takes minutes, not hours.
 const DATA: Duration = Duration::from_secs(3600);
 /// How often the unit is looked at while it is probed.
@@ -51,40 +51,23 @@ impl Agent {
 
     /// DESIGN "quiesced": check, freeze, check again while nothing can move, and stop only if still idle.
     async fn quiesce(&self, bump: &Bump, force: bool) -> Result<Event, Fault> {
-        let (place, unit) = (&bump.instance.place, bump.instance.unit.as_str());
+        let unit = bump.instance.unit.as_str();
         let state = self.systemd.unit(unit).await.map_err(host)?;
         let runs = matches!(state.active_state.as_str(), "active" | "activating" | "reloading" | "deactivating");
         // Going back on an order only asks that no work is lost; going forward also asks for quiet.
         let forward = bump.phase == crate::engine::Phase::Quiesced;
         let quiet = if forward { i64::try_from(self.settings().quiet.as_millis()).unwrap_or(i64::MAX) } else { 0 };
-        let busy =
-            |activity: Activity| rollout::busy(&activity, now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
-        let mut frozen = false;
+        let busy = |activity: &Activity| rollout::busy(activity, now_ms(), quiet);
         if runs && !force {
-            if let Some(found) = busy(self.activity(place, &state.control_group, LOOK).await) {
-                return Ok(found);
-            }
-            match self.systemd.freeze(unit).await {
-                Ok(()) => frozen = true,
-                Err(error) => tracing::warn!(
-                    T3PIN_USER = %bump.instance.user(),
-                    "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
-                ),
-            }
-            if let Some(found) = busy(self.activity(place, &state.control_group, FROZEN_LOOK).await) {
-                self.systemd.thaw(unit).await.map_err(host)?;
-                return Ok(found);
-            }
+            return Ok(match self.hand_over(bump, &state, &busy).await? {
+                HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
+                HandedOver::Busy { activity, reason } => Event::FoundBusy { activity, reason },
+            });
         }
         let stopped_ms = now_ms();
-        let stopped = match self.vault.hold(bump.instance.user(), bump.id) {
-            Ok(()) => self.systemd.stop(unit, JOB).await.map_err(host),
-            Err(error) => Err(data(error)),
-        };
-        if frozen && stopped.is_err() {
-            self.systemd.thaw(unit).await.map_err(host)?;
-        }
-        stopped.map(|()| Event::Quiesced { stopped_ms })
+        self.vault.hold(bump.instance.user(), bump.id).map_err(data)?;
+        self.systemd.stop(unit, JOB).await.map_err(host)?;
+        Ok(Event::Quiesced { stopped_ms, still_ms: None })
     }
 
     async fn secure(&self, bump: &Bump) -> Result<Event, Fault> {

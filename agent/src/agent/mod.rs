@@ -157,6 +157,17 @@ pub fn recover() -> ExitCode {
     })
 }
 
+/// `t3pin release-frozen`: lets servers go on that stand still for an agent that has ended, or does not get on.
+pub fn release_frozen() -> ExitCode {
+    logging::start();
+    run(async {
+        for user in crate::systemd::release_frozen().await? {
+            tracing::warn!(T3PIN_USER = %user, "{user}'s server was left standing still; it goes on");
+        }
+        Ok(())
+    })
+}
+
 fn run(task: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

@@ -200,6 +200,7 @@ pub fn summary(bump: &Bump) -> BumpSummary {
         started_ms: begun,
         seconds: (ended - begun).max(0) as f64 / 1000.0,
         downtime_ms: bump.downtime_ms(),
+        still_ms: bump.still_ms,
         salvage: bump.salvage.as_ref().map(|salvage| salvage.path.display().to_string()),
         snapshot: bump
             .snapshot

@@ -119,6 +119,7 @@ pub fn bump() -> BumpSummary {
         started_ms: NOW_MS - 20 * MINUTE,
         seconds: 11.2,
         downtime_ms: Some(3500),
+        still_ms: Some(31),
         salvage: None,
         snapshot: Some("/var/lib/t3pin/snapshots/alice/b000001".to_owned()),
     }

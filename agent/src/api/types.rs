@@ -163,6 +163,9 @@ pub struct BumpSummary {
     pub seconds: f64,
     /// How long nobody answered, from the stop to the verified answer, in ms.
     pub downtime_ms: Option<u64>,
+    /// For how long the server was frozen to be looked at before it was last stopped, in ms; absent when it was not.
+    #[serde(default)]
+    pub still_ms: Option<u64>,
     /// Where what the new version wrote was set aside.
     pub salvage: Option<String>,
     /// Where the snapshot from before lies.

@@ -1,6 +1,6 @@
 //! The child's side: give up privileges, read one task, do it, answer.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,7 +10,9 @@ use super::tasks;
 
 /// Entry point of `t3pin worker`. Refuses to run as root: a worker works for one user only.
 pub fn main() -> ExitCode {
-    let answer = match prepare().and_then(|()| read_task()) {
+    let mut input = BufReader::new(std::io::stdin().lock());
+    let answer = match prepare().and_then(|()| read_task(&mut input)) {
+        Ok(Task::Lookout { userdata }) => return tasks::lookout(userdata, &mut input, &mut std::io::stdout().lock()),
         Ok(task) => tasks::perform(task).unwrap_or_else(Answer::Failed),
         Err(error) => Answer::Failed(error),
     };
@@ -51,13 +53,13 @@ fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: least(now.current), maximum: least(now.maximum) })
 }
 
-fn read_task() -> Result<Task, TaskError> {
+/// One line, or all there is.
+fn read_task(input: &mut impl BufRead) -> Result<Task, TaskError> {
     let other = |message: String| TaskError { kind: TaskErrorKind::Other, message };
     let mut message = Vec::new();
-    std::io::stdin()
-        .lock()
+    input
         .take(MAX_MESSAGE as u64)
-        .read_to_end(&mut message)
+        .read_until(b'\n', &mut message)
         .map_err(|e| other(format!("the task could not be read: {e}")))?;
     serde_json::from_slice(&message).map_err(|e| other(format!("the task is not one: {e}")))
 }

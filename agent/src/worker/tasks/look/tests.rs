@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{look, look_at};
+use super::*;
 use crate::domain::{Activity, BusyReason};
 
 const SCHEMA: &str = "
@@ -257,7 +257,7 @@ fn a_database_too_big_to_be_read_in_time_is_unknown() {
          INSERT INTO projection_turns (turn_id, state) SELECT i, 'completed' FROM n;",
     );
     assert_eq!(
-        look_at(data.dir.path(), Duration::ZERO),
+        Lookout::at(data.dir.path()).look_within(Duration::ZERO),
         Err("the database could not be read within the time for a look".to_owned())
     );
 }
@@ -269,4 +269,49 @@ fn columns_that_the_database_computes_are_not_run() {
          CREATE TABLE projection_turns (turn_id, requested_at, started_at, completed_at, state AS (hex(zeroblob(100000000))));",
     ));
     assert!(said.contains("column projection_turns.state"), "{said}");
+}
+
+#[test]
+fn a_lookout_sees_at_its_next_look_what_has_happened_since() {
+    let data = Data::rows("");
+    let mut lookout = Lookout::at(data.dir.path());
+    let look = |lookout: &mut Lookout| lookout.look(Duration::from_secs(2));
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+    data.connection
+        .execute_batch("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);")
+        .unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Busy { .. }));
+    data.connection.execute_batch("DELETE FROM projection_thread_sessions;").unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+}
+
+#[test]
+fn a_lookout_is_not_taken_in_by_a_database_that_was_at_rest_or_was_replaced() {
+    let Data { dir, connection } = Data::rows("");
+    connection.close().unwrap();
+    let mut lookout = Lookout::at(dir.path());
+    let look = |lookout: &mut Lookout| lookout.look(Duration::from_secs(2));
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+    let path = dir.path().join("state.sqlite");
+    let server = Connection::open(&path).unwrap();
+    server.execute_batch("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);").unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Busy { .. }));
+    let other = Data::rows("");
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("state.sqlite{suffix}");
+        std::fs::rename(other.dir.path().join(&name), dir.path().join(&name)).unwrap();
+    }
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Idle { last_activity_ms: None }));
+}
+
+#[test]
+fn a_lookout_answers_every_line_and_ends_with_its_input() {
+    let data = Data::rows("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);");
+    let mut said = Vec::new();
+    let ended = lookout(data.dir.path().to_owned(), &mut b"2000\n2000\n".as_slice(), &mut said);
+    assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::SUCCESS));
+    let answers: Vec<Answer> = said.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+    assert!(matches!(answers.as_slice(), [Answer::Activity(Activity::Busy { .. }), Answer::Activity(Activity::Busy { .. })]));
 }
