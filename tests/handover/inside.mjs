@@ -5,7 +5,7 @@
 //
 // Every hand-over is t3pin's own: a bump by order, then its rollback by order, asked for until nothing is in flight. The turns come
 // from outside, as a browser's would: one client keeps its connection, the other makes a new one each time. Whether one was interrupted
-// the server itself says: told to stop, the stand-in writes down how many turns are in flight (T3_STANDIN_STOPS).
+// the server itself says: told to stop, the stand-in writes down which turns are in flight (T3_STANDIN_STOPS).
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:http";
@@ -53,7 +53,9 @@ async function order(path, body) {
   let { id, done, outcome, message } = await t3pin("POST", path, body);
   while (!done) {
     await sleep(10);
-    ({ done, outcome, message } = await t3pin("GET", `/v1/runs/${id}`));
+    // A host that is busy for seconds is asked again.
+    const now = await t3pin("GET", `/v1/runs/${id}`).catch((error) => say(error.message));
+    if (now) ({ done, outcome, message } = now);
   }
   return { outcome, message };
 }
@@ -80,7 +82,7 @@ async function bump() {
   const { outcome, message } = await order("/v1/enforce");
   if (!["done", "deferred"].includes(outcome)) throw new Error(`enforce: ${outcome}: ${message}`);
   for (let one; ; await sleep(20)) {
-    one = await t3pin("GET", `/v1/instances/${USER}`);
+    one = (await t3pin("GET", `/v1/instances/${USER}`).catch((error) => say(error.message))) ?? {};
     if (one.state === "soaking") return;
     if (["held-back", "refused", "stuck", "rolling-back"].includes(one.state)) throw new Error(JSON.stringify(one));
   }
@@ -127,7 +129,8 @@ for (let round = 1; seen.length < wanted; round += 1) {
   await rollback();
   if (round % 5 === 0 || round === 1) {
     seen = await handOvers();
-    say(`round ${round}: ${seen.length} hand-overs, ${stops().filter((stop) => stop.turns > 0).length} interrupted`);
+    for (const stop of stops().filter((stop) => stop.turns.length > 0)) say(JSON.stringify(stop));
+    say(`round ${round}: ${seen.length} hand-overs, ${stops().filter((stop) => stop.turns.length > 0).length} interrupted`);
   }
 }
 seen = await handOvers();
@@ -137,5 +140,5 @@ for (const one of seen) stories[one.story] = (stories[one.story] ?? 0) + 1;
 const stopped = seen.filter((one) => one.stopped).length;
 // A server that was stopped and wrote nothing down was killed: nobody knows what was in flight.
 const silent = stopped - told.length;
-console.log(JSON.stringify({ still: seen.map((one) => one.ms), interrupted: told.reduce((sum, stop) => sum + stop.turns, 0), silent, stories }));
+console.log(JSON.stringify({ still: seen.map((one) => one.ms), interrupted: told.reduce((sum, stop) => sum + stop.turns.length, 0), silent, stories }));
 process.exit();

@@ -109,7 +109,7 @@ pub fn words(bump: &Bump) -> String {
         Phase::Baselined => format!("checking the running {from}"),
         Phase::Quiesced => "looking once more, then stopping the server".to_owned(),
         Phase::Secured => "stopped; securing the data".to_owned(),
-        Phase::Switched => format!("original in custody, snapshot verified; switching to {to}"),
+        Phase::Switched => format!("original in custody; switching to {to}"),
         Phase::Started => format!("starting {to}"),
         Phase::Verified => format!("pairing with {to} from outside"),
         Phase::Soaking => format!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use self::hand_over::HandedOver;
 use super::{Agent, now_ms};
 use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, Version, WorkMarks};
+use crate::engine::waits::Hurry;
 use crate::engine::{Action, Blame, Bump, Event, Fault, rollout};
 use crate::health;
 use crate::state::StateError;
@@ -54,9 +55,11 @@ impl Agent {
         let unit = bump.instance.unit.as_str();
         let state = self.systemd.unit(unit).await.map_err(host)?;
         let runs = matches!(state.active_state.as_str(), "active" | "activating" | "reloading" | "deactivating");
-        // Going back on an order only asks that no work is lost; going forward also asks for quiet.
+        // Going back on an order only asks that no work is lost; going forward also asks for quiet, unless somebody said "now".
         let forward = bump.phase == crate::engine::Phase::Quiesced;
-        let quiet = if forward { i64::try_from(self.settings().quiet.as_millis()).unwrap_or(i64::MAX) } else { 0 };
+        let hurry = if forward { self.hurry(bump.instance.user()) } else { Hurry::Idle };
+        let force = force || hurry == Hurry::Force;
+        let quiet = if hurry == Hurry::None { i64::try_from(self.settings().quiet.as_millis()).unwrap_or(i64::MAX) } else { 0 };
         let busy = |activity: &Activity| rollout::busy(activity, now_ms(), quiet);
         if runs && !force {
             return Ok(match self.hand_over(bump, &state, &busy).await? {

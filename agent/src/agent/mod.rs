@@ -24,7 +24,9 @@ mod status;
 mod summary;
 mod survey;
 mod unit_file;
+mod waiting;
 mod watch;
+mod word;
 
 use std::path::Path;
 use std::process::ExitCode;

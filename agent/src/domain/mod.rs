@@ -15,12 +15,15 @@ mod user;
 mod version;
 
 pub use activity::{Activity, BusyReason};
-pub use deferral::{Deferral, DeferralOwner};
+pub use deferral::{Closed, Deferral, DeferralOwner, Said, Wait, Word};
 pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
-pub use snapshot::{EntryKind, STATE_ENTRIES, Salvage, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks};
+pub use snapshot::{
+    EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks,
+    copied_entries,
+};
 pub use user::{UserName, UserNameError};
 pub use version::{Version, VersionError};
 

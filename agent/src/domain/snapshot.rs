@@ -23,6 +23,14 @@ pub const STATE_ENTRIES: [&str; 8] = [
     "keybindings.json",
 ];
 
+/// What SQLite rebuilds by itself: taken into custody, but neither copied nor compared.
+pub const REBUILT: &str = "state.sqlite-shm";
+
+/// The entries that are copied, archived and compared: all but [`REBUILT`].
+pub fn copied_entries() -> Vec<&'static str> {
+    STATE_ENTRIES.into_iter().filter(|name| *name != REBUILT).collect()
+}
+
 /// A verified, root-owned copy of a user's state, kept for later rollbacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -40,7 +48,8 @@ pub struct Snapshot {
     pub bytes: u64,
     /// Where it lies.
     pub path: PathBuf,
-    /// What it holds.
+    /// What it holds, with hashes. Empty in a bump's own record: what counts is the manifest in the archive, which is written once
+    /// the bump is settled.
     pub entries: Vec<StateEntry>,
 }
 
@@ -72,19 +81,47 @@ pub enum EntryKind {
     Directory,
 }
 
-/// What the copy for the new version holds, as the worker made and verified it.
+/// An original as it lay when it was looked at, without its content. While all of this stays the same nobody has written to it:
+/// every write moves the time of the last change (stat(2), `st_mtim`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lying {
+    /// Path below `userdata/`, with `/` between components; only plain components.
+    pub path: String,
+    /// File or directory.
+    pub kind: EntryKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Size in bytes; 0 for directories.
+    pub bytes: u64,
+    /// Inode.
+    pub ino: u64,
+    /// Last change of the content, nanoseconds since the Unix epoch; 0 for directories.
+    pub mtime_ns: i64,
+}
+
+/// What the copy for the new version was made from, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedReport {
-    /// The originals as they were read (before WAL recovery), parents before children: what custody must hold.
-    pub originals: Vec<StateEntry>,
+    /// The originals as they lay when the copy was finished, parents before children: what custody must hold.
+    pub originals: Vec<Lying>,
     /// Highest migration applied in the database; `None` when there is no database yet.
     pub migration_level: Option<u32>,
-    /// Bytes copied.
+    /// Bytes of the copy.
     pub bytes: u64,
-    /// How the copy was made: `reflink` or `copy`.
-    pub method: String,
-    /// How much work the data holds, to tell later what the new version added.
-    pub marks: WorkMarks,
+    /// How the copy was made.
+    pub method: SeedMethod,
+}
+
+/// How the copy for the new version was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeedMethod {
+    /// While the server was stopped, as a clone that shares its blocks with the original (ioctl_ficlone(2)).
+    Reflink,
+    /// While the server was stopped, by reading and writing all of it.
+    Copy,
+    /// It was made from an archived snapshot.
+    Archive,
 }
 
 /// How much work a database holds: for every table that is not about authentication or migrations, its highest rowid.

@@ -19,7 +19,7 @@ pub enum Action {
         /// Stop it even when it is active (an operator's explicit order).
         force: bool,
     },
-    /// Copy for the new version, original into custody, verified snapshot. Answers `Secured`.
+    /// Copy for the new version, original into custody. Answers `Secured`.
     Secure,
     /// The copy in place, binding to the new version. Answers `Switched`.
     Switch,
@@ -33,7 +33,7 @@ pub enum Action {
         /// Which version must answer.
         version: Version,
     },
-    /// Archive custody, apply retention. Answers `Archived`.
+    /// Make the verified snapshot from custody, apply retention. Answers `Archived`.
     Archive,
     /// Stop the unit, whatever it does; hold the data. Answers `Stopped`.
     Stop,

@@ -63,7 +63,7 @@ pub enum Event {
     },
     /// See `Action::Secure`.
     Secured {
-        /// The verified snapshot.
+        /// What the archived snapshot will be.
         snapshot: Snapshot,
     },
     /// See `Action::Switch`.

@@ -18,7 +18,7 @@ pub enum Phase {
     Baselined,
     /// Frozen, looked at again, held, stopped.
     Quiesced,
-    /// Copied, original in custody, snapshot verified.
+    /// Copied, original in custody.
     Secured,
     /// Copy in place, binding to the new version.
     Switched,

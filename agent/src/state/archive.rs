@@ -17,11 +17,8 @@ pub fn archive(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> R
         Phase::Settled => {}
         Phase::Taken => {
             let lacking = |why: &str| StateError::Mismatch { path: custody.path().to_owned(), why: why.to_owned() };
-            let snapshot = snapshot::load(vault, user, bump)?
-                .ok_or_else(|| lacking("has no finished snapshot in the archive; its original is kept"))?;
-            if !snapshot::same(&snapshot.entries, &manifest.seed.originals) {
-                return Err(lacking("holds something else than its snapshot in the archive; its original is kept"));
-            }
+            let original = custody.original_if_there()?.ok_or_else(|| lacking("has lost its original"))?;
+            let snapshot = snapshot::make(vault, &manifest, &original, until)?;
             snapshot::verify(vault, &snapshot, until)?;
             // Noted first: a half-removed original must never be taken for a whole one.
             custody.write(&Manifest { phase: Phase::Settled, ..manifest })?;

@@ -40,7 +40,7 @@ pub struct Taken {
 /// What custody holds and whose it is; written, synced, before the first original is moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Of this file: 1.
+    /// Of this file: 2.
     pub format: u32,
     /// Whose data.
     pub user: UserName,
@@ -58,7 +58,7 @@ pub struct Manifest {
     pub created_ms: UnixMs,
     /// What was written after this (nanoseconds since the Unix epoch) is not the seed as the worker left it.
     pub seeded_ns: i64,
-    /// What the worker read: every original with its hash.
+    /// What the copy was made from: every original as it lay.
     pub seed: SeedReport,
     /// The top-level entries.
     pub taken: Vec<Taken>,

@@ -181,8 +181,8 @@ impl Vault {
     }
 
     /// With the server stopped: nobody has the database open (else [`StateError::Held`]); the copy for the new version,
-    /// made and checked as the user; the originals into custody by rename, synced; a root-owned snapshot from custody,
-    /// verified against the hashes. Repeating it after a crash finishes it.
+    /// made and checked as the user; the originals into custody by rename, synced. From then on custody is whole: it is what a
+    /// rollback brings back until [`Vault::archive`] has made a snapshot of it. Repeating it after a crash finishes it.
     ///
     /// When it fails after originals were moved, it moves them back itself; when even that fails, [`Vault::restore`] does.
     pub async fn secure(
@@ -198,7 +198,7 @@ impl Vault {
         // The lock goes into every part of the work and stays until the last of them ends, even when this future is dropped.
         let (lock, done) = blocking(move || {
             let lock = vault.lock(&whose.account.user)?;
-            let done = secure::resume(&vault, &whose, bump, until)?;
+            let done = secure::resume(&vault, &whose, bump)?;
             if done.is_none() {
                 secure::refuse_held(&whose, "")?;
             }
@@ -213,7 +213,7 @@ impl Vault {
         let (vault, whose, version) = (self.clone(), place.clone(), version.clone());
         blocking(move || {
             let _lock = lock;
-            secure::begin(&vault, &whose, bump, &version, now_ms, seed, until)
+            secure::begin(&vault, &whose, bump, &version, now_ms, seed)
         })
         .await
     }
@@ -258,7 +258,8 @@ impl Vault {
         unarchive::unarchive(self, place, snapshot, Deadline::after(REREAD))
     }
 
-    /// The bump is settled: re-reads the snapshot, and only when it is whole removes custody's original. Salvage stays.
+    /// The bump is settled: makes the snapshot from custody, unless it is there, reads it back, and only when it is whole removes
+    /// custody's original. Salvage stays.
     /// A bump that was restored is left as it is. Takes as long as reading the snapshot.
     pub fn archive(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;

@@ -1,17 +1,19 @@
-//! The originals into custody, and the snapshot from there.
+//! The originals into custody: from then on they are whole there, and the way back.
+//!
+//! Nothing here takes time in proportion to the data: the originals are renamed, and what they held is told by size and time of
+//! the last change. Their content is read and archived later, while the new version runs ([`Vault::archive`]).
 
 use std::time::SystemTime;
 
 use super::custody::{Custody, Manifest, Phase, Taken};
 use super::{StateError, Vault, holders, reach, restore, snapshot};
-use crate::domain::{BumpId, EntryKind, Place, STATE_ENTRIES, SeedReport, Snapshot, UnixMs, Version};
-use crate::worker::files::{Deadline, Dir, FileError};
-
-/// What SQLite rebuilds by itself: taken into custody, but neither copied nor hashed.
-pub const REBUILT: &str = "state.sqlite-shm";
+use crate::domain::{
+    BumpId, EntryKind, Lying, Place, REBUILT, STATE_ENTRIES, SeedReport, Snapshot, UnixMs, Version, copied_entries,
+};
+use crate::worker::files::{Dir, FileError, lying};
 
 /// Finishes what an earlier process began; `None` when nothing was begun (or it was undone since).
-pub fn resume(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> Result<Option<(SeedReport, Snapshot)>, StateError> {
+pub fn resume(vault: &Vault, place: &Place, bump: BumpId) -> Result<Option<(SeedReport, Snapshot)>, StateError> {
     let Some((custody, manifest)) = Custody::find(vault, place, bump)? else { return Ok(None) };
     match manifest.phase {
         Phase::Restored => Ok(None),
@@ -21,7 +23,7 @@ pub fn resume(vault: &Vault, place: &Place, bump: BumpId, until: Deadline) -> Re
         }
         Phase::Taken => {
             tracing::info!(T3PIN_USER = %place.account.user, T3PIN_BUMP = %bump, "going on where securing the data was interrupted");
-            complete(vault, place, &custody, manifest, until).map(Some)
+            complete(vault, place, &custody, manifest).map(Some)
         }
     }
 }
@@ -42,10 +44,8 @@ pub fn begin(
     version: &Version,
     now_ms: UnixMs,
     seed: SeedReport,
-    until: Deadline,
 ) -> Result<(SeedReport, Snapshot), StateError> {
     let seeded_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    refuse_absurd(&seed)?;
     let userdata = reach::userdata(place)?;
     let taken = choose(place, userdata.as_ref(), &seed)?;
     let earlier = Custody::find(vault, place, bump)?;
@@ -62,7 +62,7 @@ pub fn begin(
         return Err(StateError::Mismatch { path: custody.path().to_owned(), why });
     }
     let manifest = Manifest {
-        format: 1,
+        format: 2,
         user: place.account.user.clone(),
         uid: place.account.uid,
         base_dir: place.base_dir.clone(),
@@ -78,23 +78,20 @@ pub fn begin(
     };
     custody.write(&manifest)?;
     vault.note_custody(&place.account.user, bump, custody.path())?;
-    complete(vault, place, &custody, manifest, until)
+    complete(vault, place, &custody, manifest)
 }
 
-/// From the noted manifest to the finished snapshot; undone when it cannot be.
-fn complete(
-    vault: &Vault,
-    place: &Place,
-    custody: &Custody,
-    manifest: Manifest,
-    until: Deadline,
-) -> Result<(SeedReport, Snapshot), StateError> {
+/// From the noted manifest to custody that is whole; undone when it cannot be.
+fn complete(vault: &Vault, place: &Place, custody: &Custody, manifest: Manifest) -> Result<(SeedReport, Snapshot), StateError> {
     let original = custody.original()?;
     let result = take(place, &original, &manifest)
         .and_then(|()| holders::refuse_held(&original, place.account.uid, ""))
-        .and_then(|()| snapshot::make(vault, &manifest, &original, until));
+        .and_then(|()| refuse_changed(&original, &manifest));
     match result {
-        Ok(snapshot) => Ok((manifest.seed, snapshot)),
+        Ok(()) => {
+            let snapshot = snapshot::to_be(vault, &manifest);
+            Ok((manifest.seed, snapshot))
+        }
         Err(error) => {
             if let Err(undo) = restore::restore(vault, place, manifest.bump, false) {
                 tracing::error!(
@@ -105,6 +102,25 @@ fn complete(
             Err(error)
         }
     }
+}
+
+/// [`StateError::Mismatch`] unless custody's `original` holds what was taken, unchanged since it was looked at before the switch.
+pub fn refuse_changed(original: &Dir, manifest: &Manifest) -> Result<(), StateError> {
+    let now = lying(original, &copied_entries(), manifest.uid)?;
+    match difference(&manifest.seed.originals, &now) {
+        None => Ok(()),
+        Some(path) => {
+            let why =
+                "is not as it was when the copy for the new version was made from it: something wrote to it since".to_owned();
+            Err(StateError::Mismatch { path: original.path().join(path), why })
+        }
+    }
+}
+
+/// The first path at which two lists of the same entries differ.
+fn difference<'l>(then: &'l [Lying], now: &'l [Lying]) -> Option<&'l str> {
+    let lost = then.iter().find(|entry| !now.contains(entry));
+    lost.or_else(|| now.iter().find(|entry| !then.contains(entry))).map(|entry| entry.path.as_str())
 }
 
 /// Renames every original that is not there yet into custody.
@@ -152,23 +168,31 @@ fn take(place: &Place, original: &Dir, manifest: &Manifest) -> Result<(), StateE
 
 /// What there is to take: exactly what the worker copied, and the file that SQLite rebuilds.
 fn choose(place: &Place, userdata: Option<&Dir>, seed: &SeedReport) -> Result<Vec<Taken>, StateError> {
-    let mut taken = Vec::new();
-    for name in STATE_ENTRIES {
-        let copied = seed.originals.iter().find(|entry| entry.path == name);
-        let there = userdata.map(|dir| dir.stat(name)).transpose()?.flatten();
-        match (copied, there) {
-            (None, None) => {}
-            (Some(_), None) => return Err(changed(place, name, "is gone")),
-            (None, Some(_)) if name != REBUILT => return Err(changed(place, name, "appeared")),
-            (copied, Some(seen)) => {
-                let path = place.userdata().join(name);
-                let kind = seen.check(&path, place.account.uid)?;
-                if kind != copied.map_or(EntryKind::File, |entry| entry.kind) {
-                    return Err(FileError::bad(path, seen.what).into());
-                }
-                taken.push(Taken { name: name.to_owned(), ino: seen.ino });
-            }
+    let now = userdata.map(|dir| lying(dir, &copied_entries(), place.account.uid)).transpose()?.unwrap_or_default();
+    if let Some(path) = difference(&seed.originals, &now) {
+        let (was, is) = (seed.originals.iter().any(|e| e.path == path), now.iter().any(|e| e.path == path));
+        let what = if !is {
+            "is gone"
+        } else if !was {
+            "appeared"
+        } else {
+            "was changed"
+        };
+        return Err(changed(place, path, what));
+    }
+    let mut taken: Vec<Taken> = now
+        .iter()
+        .filter(|entry| !entry.path.contains('/'))
+        .map(|entry| Taken { name: entry.path.clone(), ino: entry.ino })
+        .collect();
+    if let Some((dir, seen)) = userdata.map(|dir| Ok::<_, FileError>((dir, dir.stat(REBUILT)?))).transpose()?
+        && let Some(seen) = seen
+    {
+        let path = dir.path().join(REBUILT);
+        if seen.check(&path, place.account.uid)? != EntryKind::File {
+            return Err(FileError::bad(path, seen.what).into());
         }
+        taken.push(Taken { name: REBUILT.to_owned(), ino: seen.ino });
     }
     Ok(taken)
 }
@@ -176,22 +200,6 @@ fn choose(place: &Place, userdata: Option<&Dir>, seed: &SeedReport) -> Result<Ve
 fn changed(place: &Place, name: &str, what: &str) -> StateError {
     let why = format!("{what} while the server was stopped and its data was being copied; is something else running on it?");
     StateError::Mismatch { path: place.userdata().join(name), why }
-}
-
-/// The worker's word is the user's: refuses a report that no right worker gives.
-fn refuse_absurd(seed: &SeedReport) -> Result<(), StateError> {
-    let plain = |path: &str| path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
-    let known = |path: &str| STATE_ENTRIES.iter().any(|name| path.split('/').next() == Some(name));
-    let hashed = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut seen = std::collections::BTreeSet::new();
-    for entry in &seed.originals {
-        let hash_fits = if entry.kind == EntryKind::File { hashed(&entry.blake3) } else { entry.blake3.is_empty() };
-        if !plain(&entry.path) || !known(&entry.path) || !hash_fits || !seen.insert(&entry.path) {
-            let why = "is not what a copy of a user's state consists of; the worker's report is not believed".to_owned();
-            return Err(StateError::Mismatch { path: entry.path.chars().take(100).collect::<String>().into(), why });
-        }
-    }
-    Ok(())
 }
 
 /// t3's id of this server, if it looks like one (T3-CONTRACT section 2: a uuid).

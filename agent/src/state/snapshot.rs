@@ -1,46 +1,48 @@
 //! A snapshot on disk: `snapshots/USER/BUMP/{manifest.json,userdata/}`, root's alone.
 
 use super::custody::Manifest;
-use super::secure::REBUILT;
+use super::secure::refuse_changed;
 use super::vault_dirs::{own_uid, private, private_dir};
 use super::{StateError, Vault};
-use crate::domain::{EntryKind, Snapshot, SnapshotId, StateEntry, UserName};
+use crate::domain::{EntryKind, Snapshot, SnapshotId, UserName, copied_entries};
 use crate::worker::files::{Deadline, Dir, copy_entries, during, hash_file, remove_tree, sync_tree};
 
 const MANIFEST: &str = "manifest.json";
 /// The entries lie in here.
 pub const CONTENT: &str = "userdata";
 
-/// Copies the originals in custody into the archive, checks them against what the worker read, and returns the finished, synced
-/// snapshot. One that is there already is kept when it holds the same, else exchanged.
-pub fn make(vault: &Vault, manifest: &Manifest, original: &Dir, until: Deadline) -> Result<Snapshot, StateError> {
-    let user_dir = vault.user_dir("snapshots", &manifest.user)?;
-    let (name, draft) = (manifest.bump.to_string(), draft_name(manifest.bump));
-    remove_tree(&user_dir, &draft)?;
-    if let Some(there) = load(vault, &manifest.user, manifest.bump)?
-        && same(&there.entries, &manifest.seed.originals)
-        && there.version == manifest.version
-    {
-        return Ok(there);
-    }
-    let made = private_dir(&user_dir, &draft)?;
-    let content = private_dir(&made, CONTENT)?;
-    let names: Vec<&str> = manifest.taken.iter().map(|taken| taken.name.as_str()).filter(|name| *name != REBUILT).collect();
-    let (entries, _) = copy_entries(original, &names, manifest.uid, &content, until)?;
-    if !same(&entries, &manifest.seed.originals) {
-        let why = "is not what the copy for the new version was made from: something wrote to it in between".to_owned();
-        return Err(StateError::Mismatch { path: original.path().to_owned(), why });
-    }
-    let snapshot = Snapshot {
+/// What the snapshot of a bump will be, once its custody is archived.
+pub fn to_be(vault: &Vault, manifest: &Manifest) -> Snapshot {
+    Snapshot {
         id: manifest.bump,
         user: manifest.user.clone(),
         version: manifest.version.clone(),
         migration_level: manifest.seed.migration_level,
         created_ms: manifest.created_ms,
-        bytes: entries.iter().map(|entry| entry.bytes).sum(),
-        path: user_dir.path().join(&name),
-        entries: manifest.seed.originals.clone(),
-    };
+        bytes: manifest.seed.originals.iter().map(|entry| entry.bytes).sum(),
+        path: vault.root.join("snapshots").join(manifest.user.as_str()).join(manifest.bump.to_string()),
+        entries: Vec::new(),
+    }
+}
+
+/// Copies the originals in custody into the archive, having seen before and after that they are what was taken, and returns the
+/// finished, synced snapshot. One that is there already is kept when it holds the same, else exchanged.
+pub fn make(vault: &Vault, manifest: &Manifest, original: &Dir, until: Deadline) -> Result<Snapshot, StateError> {
+    let user_dir = vault.user_dir("snapshots", &manifest.user)?;
+    let (name, draft) = (manifest.bump.to_string(), draft_name(manifest.bump));
+    remove_tree(&user_dir, &draft)?;
+    refuse_changed(original, manifest)?;
+    if let Some(there) = load(vault, &manifest.user, manifest.bump)?
+        && holds(&there, original, manifest, until)?
+        && verify(vault, &there, until).is_ok()
+    {
+        return Ok(there);
+    }
+    let made = private_dir(&user_dir, &draft)?;
+    let content = private_dir(&made, CONTENT)?;
+    let (entries, _) = copy_entries(original, &copied_entries(), manifest.uid, &content, until)?;
+    refuse_changed(original, manifest)?;
+    let snapshot = Snapshot { entries, ..to_be(vault, manifest) };
     let json = serde_json::to_vec_pretty(&snapshot).map_err(during(|| "writing the snapshot's manifest".to_owned()))?;
     sync_tree(&content, own_uid())?;
     made.write_synced(MANIFEST, &json)?;
@@ -97,14 +99,23 @@ pub fn content(vault: &Vault, snapshot: &Snapshot) -> Result<Dir, StateError> {
     private(private(dir)?.dir(CONTENT)?)
 }
 
-/// Whether two lists hold the same entries, in whatever order.
-pub fn same(one: &[StateEntry], other: &[StateEntry]) -> bool {
-    let sorted = |entries: &[StateEntry]| {
-        let mut entries = entries.to_vec();
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        entries
-    };
-    sorted(one) == sorted(other)
+/// Whether a finished snapshot holds the very content of `original`: an archive that was broken off may be repeated.
+fn holds(snapshot: &Snapshot, original: &Dir, manifest: &Manifest, until: Deadline) -> Result<bool, StateError> {
+    if snapshot.version != manifest.version || snapshot.entries.len() != manifest.seed.originals.len() {
+        return Ok(false);
+    }
+    for lying in &manifest.seed.originals {
+        let Some(entry) = snapshot.entries.iter().find(|entry| entry.path == lying.path && entry.kind == lying.kind) else {
+            return Ok(false);
+        };
+        let (holder, name) = original.holder(&lying.path)?;
+        let same = entry.kind == EntryKind::Directory
+            || (entry.bytes == lying.bytes && hash_file(&holder, name, manifest.uid, until)?.1 == entry.blake3);
+        if !same || entry.mode != lying.mode {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn draft_name(id: SnapshotId) -> String {

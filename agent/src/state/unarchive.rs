@@ -3,8 +3,8 @@
 use super::custody::{Custody, Manifest, Phase, Taken};
 use super::vault_dirs::own_uid;
 use super::{StateError, Vault, reach, snapshot};
-use crate::domain::{Place, STATE_ENTRIES, SeedReport, Snapshot};
-use crate::worker::files::{Deadline, copy_entries, dress, hash_file, sync_tree};
+use crate::domain::{Place, STATE_ENTRIES, SeedMethod, SeedReport, Snapshot};
+use crate::worker::files::{Deadline, copy_entries, dress, hash_file, lying, sync_tree};
 
 /// See [`Vault::unarchive`].
 pub fn unarchive(vault: &Vault, place: &Place, snapshot: &Snapshot, until: Deadline) -> Result<(), StateError> {
@@ -42,14 +42,13 @@ pub fn unarchive(vault: &Vault, place: &Place, snapshot: &Snapshot, until: Deadl
         }
     }
     let seed = SeedReport {
-        originals: snapshot.entries.clone(),
+        originals: lying(&original, &STATE_ENTRIES, account.uid)?,
         migration_level: snapshot.migration_level,
         bytes: snapshot.bytes,
-        method: "copy".to_owned(),
-        marks: Default::default(),
+        method: SeedMethod::Archive,
     };
     custody.write(&Manifest {
-        format: 1,
+        format: 2,
         user: account.user.clone(),
         uid: account.uid,
         base_dir: place.base_dir.clone(),

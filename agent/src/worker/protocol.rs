@@ -196,7 +196,7 @@ pub enum TaskErrorKind {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::{BusyReason, ProbeStep, StepOutcome, StepRecord};
+    use crate::domain::{BusyReason, ProbeStep, SeedMethod, StepOutcome, StepRecord};
 
     fn spec() -> ProbeSpec {
         ProbeSpec {
@@ -255,8 +255,7 @@ mod tests {
             output_tail: vec!["x".to_owned()],
         };
         let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
-        let seed =
-            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: "copy".to_owned(), marks: marks.clone() };
+        let seed = SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy };
         let answers = [
             Answer::Done,
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),

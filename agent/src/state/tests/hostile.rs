@@ -122,8 +122,7 @@ fn an_exchange_between_copying_and_taking_is_noticed_and_undone() {
     stage.write("settings.json", b"changed meanwhile", 0o644);
     let before = stage.state();
     let version = "0.0.24".parse().unwrap();
-    let result =
-        crate::state::secure::begin(&stage.vault, &stage.place, BUMP, &version, 1, seed, crate::worker::files::Deadline::NONE);
+    let result = crate::state::secure::begin(&stage.vault, &stage.place, BUMP, &version, 1, seed);
     assert!(matches!(result, Err(StateError::Mismatch { .. })), "{result:?}");
     assert_eq!(stage.state(), before, "everything is back where it was");
 }

@@ -84,16 +84,50 @@ fn an_original_is_only_let_go_when_its_snapshot_is_whole() {
     stage.database(7, false);
     let original = stage.state();
     let (_, snapshot) = stage.secure("0.0.24").unwrap();
-    let file = snapshot.path.join("userdata/state.sqlite");
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[5000] ^= 1;
-    fs::write(&file, bytes).unwrap();
-    assert!(matches!(stage.vault.archive(&stage.place, BUMP), Err(StateError::Mismatch { .. })));
+    stage.switch_in().unwrap();
+    let spoil = || {
+        let file = snapshot.path.join("userdata/state.sqlite");
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[5000] ^= 1;
+        fs::write(&file, bytes).unwrap();
+    };
+    // Killed at every change of the disk, with what it had made spoilt: the original stays until a whole snapshot is there.
+    for effects in 0.. {
+        budget::allow(Some(effects));
+        let through = stage.vault.archive(&stage.place, BUMP).is_ok();
+        budget::allow(None);
+        if through {
+            break;
+        }
+        let still_taken = fs::read_to_string(stage.custody().join("manifest.json")).unwrap().contains(r#""phase": "taken""#);
+        if snapshot.path.exists() && still_taken {
+            spoil();
+        }
+    }
+    let until = crate::worker::files::Deadline::NONE;
+    let whole = crate::state::snapshot::load(&stage.vault, &snapshot.user, BUMP).unwrap().unwrap();
+    crate::state::snapshot::verify(&stage.vault, &whole, until).unwrap();
+    stage.vault.unarchive(&stage.place, &snapshot).unwrap();
     stage.restore(true).unwrap();
     assert_eq!(stage.state(), original);
+    spoil();
     let error = stage.vault.unarchive(&stage.place, &snapshot).unwrap_err();
     assert!(error.to_string().contains("not restored"), "{error}");
     assert_eq!(stage.state(), original);
+}
+
+#[test]
+fn an_original_that_was_written_to_in_custody_is_not_archived_and_not_let_go() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(7, false);
+    stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    let file = stage.custody().join("original/state.sqlite");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+    assert!(matches!(stage.vault.archive(&stage.place, BUMP), Err(StateError::Mismatch { .. })));
+    assert!(file.exists());
 }
 
 #[test]
@@ -117,9 +151,10 @@ fn snapshots_are_root_s_alone_and_the_oldest_go_first() {
     let user = &stage.place.account.user;
     stage.database(1, false);
     let (_, first) = stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    stage.vault.archive(&stage.place, BUMP).unwrap();
     let file = fs::metadata(first.path.join("userdata/state.sqlite")).unwrap();
     assert_eq!((file.uid(), file.mode() & 0o777), (0, 0o600));
-    stage.restore(false).unwrap();
     // Older ones of other bumps, as copies.
     let dir = first.path.parent().unwrap();
     for n in [10, 11] {

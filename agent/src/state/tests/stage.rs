@@ -10,7 +10,6 @@ use tempfile::TempDir;
 
 use crate::domain::{Account, BumpId, Place, STATE_ENTRIES, Salvage, SeedReport, Snapshot, Version};
 use crate::state::{StateError, Vault, restore, secure, switch};
-use crate::worker::files::Deadline;
 use crate::worker::{Answer, Task, TaskError, tasks::perform};
 
 pub use crate::worker::tasks::stage::{UID, as_user, events, make_database};
@@ -109,13 +108,13 @@ impl Stage {
     pub fn secure(&self, version: &str) -> Result<(SeedReport, Snapshot), StateError> {
         let version: Version = version.parse().unwrap();
         let _lock = self.vault.lock(&self.place.account.user)?;
-        if let Some(done) = secure::resume(&self.vault, &self.place, BUMP, Deadline::NONE)? {
+        if let Some(done) = secure::resume(&self.vault, &self.place, BUMP)? {
             return Ok(done);
         }
         secure::refuse_held(&self.place, "")?;
         let answer = self.work(Task::Seed { userdata: self.userdata(), dest: self.seed_dir() });
         let Answer::Seed(seed) = answer.map_err(crate::worker::WorkerError::from)? else { panic!("no seed") };
-        secure::begin(&self.vault, &self.place, BUMP, &version, 1_700_000_000_000, seed, Deadline::NONE)
+        secure::begin(&self.vault, &self.place, BUMP, &version, 1_700_000_000_000, seed)
     }
 
     /// As `Vault::switch_in`.

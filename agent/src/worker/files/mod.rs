@@ -14,7 +14,7 @@ mod tree;
 pub use copy::{Deadline, copy_file, hash_file};
 pub use dir::Dir;
 pub use seen::Seen;
-pub use tree::{copy_entries, dress, measure, remove_tree, survey, sync_tree};
+pub use tree::{copy_entries, dress, lying, measure, remove_tree, survey, sync_tree};
 
 use std::io;
 use std::path::PathBuf;

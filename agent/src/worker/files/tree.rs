@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use super::{Deadline, Dir, FileError, Seen, copy_file, effect};
-use crate::domain::{EntryKind, StateEntry};
+use crate::domain::{EntryKind, Lying, StateEntry};
 
 /// `secrets/` is flat (T3-CONTRACT section 2); a few levels more are taken, deeper ones are refused.
 const MAX_DEPTH: usize = 8;
@@ -91,6 +91,39 @@ pub fn measure(from: &Dir, names: &[&str], owner: u32) -> Result<u64, FileError>
     }
     let mut left = MAX_ENTRIES;
     names.iter().try_fold(0u64, |sum, name| Ok(sum.saturating_add(walk(from, name, owner, &mut left, 0)?)))
+}
+
+/// The entries `names` of `from` (missing ones are skipped) and what is below them, parents before children, after the same checks
+/// as for copying. Opens no file.
+pub fn lying(from: &Dir, names: &[&str], owner: u32) -> Result<Vec<Lying>, FileError> {
+    fn walk(from: &Dir, name: &str, owner: u32, above: &str, depth: usize, all: &mut Vec<Lying>) -> Result<(), FileError> {
+        let Some(seen) = from.stat(name)? else { return Ok(()) };
+        let (path, full) = (format!("{above}{name}"), from.path().join(name));
+        if all.len() >= MAX_ENTRIES || path.len() > 1024 {
+            return Err(FileError::bad(from.path(), format!("holds more than {MAX_ENTRIES} entries or very long names")));
+        }
+        let kind = seen.check(&full, owner)?;
+        let is_file = kind == EntryKind::File;
+        let mtime_ns = if is_file { i64::try_from(seen.mtime_ns).unwrap_or(i64::MAX) } else { 0 };
+        all.push(Lying { path: path.clone(), kind, mode: seen.mode, bytes: seen.bytes, ino: seen.ino, mtime_ns });
+        if is_file {
+            return Ok(());
+        }
+        if depth >= MAX_DEPTH {
+            return Err(FileError::bad(full, "is nested too deeply"));
+        }
+        let dir = from.dir(name)?;
+        dir.seen()?.check(dir.path(), owner)?;
+        for child in dir.names(MAX_ENTRIES)? {
+            walk(&dir, &child, owner, &format!("{path}/"), depth + 1, all)?;
+        }
+        Ok(())
+    }
+    let mut all = Vec::new();
+    for name in names {
+        walk(from, name, owner, "", 0, &mut all)?;
+    }
+    Ok(all)
 }
 
 /// How much lies somewhere, and when it last changed.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::work_copy::{DATABASE, SIDECARS, empty, finish_database, fresh, open_userdata};
-use crate::domain::{STATE_ENTRIES, SeedReport, StateEntry};
-use crate::worker::files::{Deadline, copy_entries, dress, sync_tree};
+use crate::domain::{STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
+use crate::worker::files::{Deadline, copy_entries, dress, lying, sync_tree};
 use crate::worker::protocol::{TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Seed`].
@@ -17,13 +17,7 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
     let copy = fresh(dest)?;
     let Some(source) = source else {
         sync_tree(&copy, owner)?;
-        return Ok(SeedReport {
-            originals: Vec::new(),
-            migration_level: None,
-            bytes: 0,
-            method: method(false),
-            marks: Default::default(),
-        });
+        return Ok(SeedReport { originals: Vec::new(), migration_level: None, bytes: 0, method: method(false) });
     };
     match source.stat(DATABASE)? {
         Some(seen) if seen.bytes == 0 && seen.kind.is_some() => {
@@ -40,25 +34,25 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
             crate::worker::files::FileError::bad(userdata.join(name), "is a directory, or is none where one belongs").into()
         );
     }
-    let names: Vec<&str> = STATE_ENTRIES.into_iter().filter(|name| *name != "state.sqlite-shm").collect();
-    let (originals, all_cloned) = copy_entries(&source, &names, owner, &copy, Deadline::NONE)?;
+    // Looked at before they are read: what is written meanwhile shows.
+    let originals = lying(&source, &copied_entries(), owner)?;
+    let (copied, all_cloned) = copy_entries(&source, &copied_entries(), owner, &copy, Deadline::NONE)?;
     let holdings = finish_database(&copy)?;
-    let left: Vec<StateEntry> = originals.iter().filter(|entry| !SIDECARS.contains(&entry.path.as_str())).cloned().collect();
+    let left: Vec<StateEntry> = copied.iter().filter(|entry| !SIDECARS.contains(&entry.path.as_str())).cloned().collect();
     // Synced first: a file may have a mode with which its owner cannot open it again.
     sync_tree(&copy, owner)?;
     dress(&copy, &left, None)?;
     copy.sync()?;
     Ok(SeedReport {
-        bytes: originals.iter().map(|entry| entry.bytes).sum(),
+        bytes: copied.iter().map(|entry| entry.bytes).sum(),
         originals,
         migration_level: holdings.level,
         method: method(all_cloned),
-        marks: holdings.marks,
     })
 }
 
-fn method(all_cloned: bool) -> String {
-    if all_cloned { "reflink" } else { "copy" }.to_owned()
+fn method(all_cloned: bool) -> SeedMethod {
+    if all_cloned { SeedMethod::Reflink } else { SeedMethod::Copy }
 }
 
 /// Sidecars with content but without their database: what they belong to is lost, and SQLite would throw them away.
@@ -121,13 +115,10 @@ mod tests {
         });
         let report = report.unwrap();
         assert_eq!(report.migration_level, Some(30));
-        assert_eq!(report.marks.tables, [("events".to_owned(), 25), ("keyed".to_owned(), 2)].into());
         let names: Vec<&str> = report.originals.iter().map(|entry| entry.path.as_str()).collect();
         assert_eq!(names, ["state.sqlite", "state.sqlite-wal", "secrets", "secrets/key"], "parents before children");
-        for entry in report.originals.iter().filter(|entry| !entry.blake3.is_empty()) {
-            let original = fs::read(dir.path().join("userdata").join(&entry.path)).unwrap();
-            assert_eq!(entry.blake3, blake3::hash(&original).to_hex().as_str(), "{} was only read", entry.path);
-        }
+        let original = crate::worker::files::Dir::open(&dir.path().join("userdata")).unwrap();
+        assert_eq!(lying(&original, &copied_entries(), UID).unwrap(), report.originals, "it was only read");
         let mut left: Vec<_> = fs::read_dir(copy(&dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["secrets", "state.sqlite"], "no sidecar is left");
@@ -176,7 +167,7 @@ mod tests {
 
     #[test]
     fn hostile_names_of_tables_are_only_names() {
-        let (_dir, report) = seeded(|userdata| {
+        let (dir, report) = seeded(|userdata| {
             let db = rusqlite::Connection::open(userdata.join("state.sqlite")).unwrap();
             db.execute_batch(
                 r#"CREATE TABLE "a"";DROP TABLE b;--"(x); INSERT INTO "a"";DROP TABLE b;--" VALUES (1); CREATE TABLE b(rowid TEXT);
@@ -184,7 +175,12 @@ mod tests {
             )
             .unwrap();
         });
-        let tables = report.unwrap().marks.tables;
+        report.unwrap();
+        let database = crate::worker::tasks::database::Database::open_copy(
+            &copy(&dir).join("state.sqlite"),
+            std::time::Duration::from_secs(9),
+        );
+        let tables = database.unwrap().marks().unwrap().tables;
         assert_eq!(tables.keys().collect::<Vec<_>>(), ["a\";DROP TABLE b;--", "b"]);
     }
 

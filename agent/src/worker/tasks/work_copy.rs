@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::database::Database;
-use crate::domain::WorkMarks;
 use crate::worker::files::{Dir, FileError, during, remove_tree};
 use crate::worker::protocol::{TaskError, TaskErrorKind};
 
@@ -22,8 +21,6 @@ pub struct Holdings {
     pub level: Option<u32>,
     /// Sessions neither revoked nor expired.
     pub sessions: u64,
-    /// How much work.
-    pub marks: WorkMarks,
 }
 
 /// Opens `userdata`; `None` when the user has none yet. It must be the user's own directory.
@@ -71,7 +68,7 @@ pub fn finish_database(dir: &Dir) -> Result<Holdings, TaskError> {
     let database = Database::open_copy(&path, LOOK)?;
     database.checkpoint()?;
     database.quick_check()?;
-    let holdings = Holdings { level: database.level()?, sessions: database.sessions()?, marks: database.marks()? };
+    let holdings = Holdings { level: database.level()?, sessions: database.sessions()? };
     database.close()?;
     for sidecar in SIDECARS {
         if dir.stat(sidecar)?.is_some() {

@@ -60,7 +60,7 @@ function event(database, thread, type, payload, now) {
 /** Writes down how many turns are in flight as the server is told to stop, where a test asks for it (T3_STANDIN_STOPS). */
 export function witness(database, file) {
   if (!file) return;
-  const { turns } = database.get("SELECT count(*) AS turns FROM projection_turns WHERE completed_at IS NULL");
+  const turns = database.all("SELECT thread_id AS thread, started_at AS since FROM projection_turns WHERE completed_at IS NULL");
   appendFileSync(file, `${JSON.stringify({ at: new Date().toISOString(), pid: process.pid, turns })}\n`);
 }
 
