@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::domain::{Activity, BusyReason, Place};
 use crate::worker::{self, Answer, Task, WorkerError};
 
-pub use standstill::Server;
+pub use standstill::{Server, deaf};
 
 /// One look. `control_group` is the unit's (`UnitState::control_group`), for terminal jobs; empty skips them.
 /// Never fails: what cannot be told is an answer.

@@ -41,6 +41,14 @@ const OLD_WAITS: [libc::c_long; 4] = [libc::SYS_epoll_wait, libc::SYS_poll, libc
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_WAITS: [libc::c_long; 0] = [];
 
+/// Why the connections of a server's clients cannot be looked at and closed on this host (a container's filter of system calls may
+/// forbid it); `None` when they can.
+pub fn deaf() -> Option<&'static str> {
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    let borrowed = own.and_then(|own| pidfd_getfd(&own, own.as_raw_fd(), PidfdGetfdFlags::empty()));
+    borrowed.is_err().then_some("its clients' connections cannot be looked at on this host (pidfd_getfd is not allowed)")
+}
+
 /// A server's main process.
 #[derive(Debug)]
 pub struct Server {
@@ -200,6 +208,11 @@ mod tests {
         assert!(accepted.read_to_end(&mut said).is_err() || said.is_empty(), "{said:?}");
         assert!(client.read(&mut [0]).is_err(), "the client learns that it was not heard");
         assert!(TcpStream::connect(listener.local_addr().unwrap()).is_ok(), "the listener is left alone");
+    }
+
+    #[test]
+    fn this_host_hears_its_clients() {
+        assert_eq!(deaf(), None);
     }
 
     #[test]

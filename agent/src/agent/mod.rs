@@ -10,6 +10,7 @@ mod drive;
 mod effects;
 mod enforce;
 mod enroll;
+mod guarantee;
 mod handler;
 mod lock;
 mod logging;

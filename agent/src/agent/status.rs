@@ -134,6 +134,7 @@ impl Agent {
             deferral: open.as_ref().and_then(|open| open.deferral.clone()),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
+            weaker: unit.as_ref().and_then(super::guarantee::weaker),
         }
     }
 

@@ -72,6 +72,7 @@ pub fn alice() -> InstanceStatus {
         deferral: None,
         last_bump: Some(bump()),
         rehearsal: None,
+        weaker: None,
     }
 }
 
@@ -105,6 +106,7 @@ pub fn bob() -> InstanceStatus {
             intact: true,
             output_tail: vec![],
         }),
+        weaker: None,
     }
 }
 

@@ -128,6 +128,9 @@ pub struct InstanceStatus {
     pub last_bump: Option<BumpSummary>,
     /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
+    /// Why a hand-over is less sure here than it should be: a turn that starts within its last milliseconds would not be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weaker: Option<String>,
 }
 
 /// A deferral as it crosses the socket.
