@@ -5,8 +5,10 @@
 mod bad_release;
 mod common;
 mod crash;
+mod draining;
 mod found;
 mod good_bump;
+mod handover;
 mod install;
 mod package;
 mod pin_file;

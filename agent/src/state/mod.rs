@@ -15,12 +15,14 @@ mod archive;
 mod custody;
 mod hold;
 mod holders;
+mod inventory;
 mod preflight;
 mod reach;
 mod restore;
 mod retain;
 mod secure;
 mod snapshot;
+mod stir;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -30,9 +32,13 @@ mod vault_dirs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use inventory::{CustodySeen, Whereabouts};
+
 use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError};
 use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
+
+pub use stir::{Stamp, stamp};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);
@@ -118,6 +124,10 @@ impl From<FileError> for StateError {
 impl Vault {
     /// The vault below `root` (`/var/lib/t3pin`); makes `snapshots/`, `custody/` and `holds/` if missing.
     pub fn open(root: &Path) -> std::io::Result<Self> {
+        #[cfg(feature = "simulation")]
+        if crate::simulated::is_on() {
+            return Ok(Self { root: root.to_owned() });
+        }
         use std::os::unix::fs::DirBuilderExt;
         for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755)] {
             std::fs::DirBuilder::new().recursive(true).mode(mode).create(root.join(name))?;
@@ -171,6 +181,18 @@ impl Vault {
     /// Users whose data is held, with the bump that holds it.
     pub fn held(&self) -> Result<Vec<(UserName, BumpId)>, StateError> {
         self.list_holds()
+    }
+
+    /// What lies in custody for a user, by bump, told by its own manifests: for when the journal cannot tell any more. Custody on
+    /// the file system of the user's home that is not noted any more is noted again.
+    pub fn custodies(&self, place: &Place) -> Result<Vec<CustodySeen>, StateError> {
+        let _lock = self.lock(&place.account.user)?;
+        inventory::custodies(self, place)
+    }
+
+    /// The last bump of anybody's that holds, custody or archive know of.
+    pub fn last_bump(&self) -> Result<Option<BumpId>, StateError> {
+        inventory::last_bump(self)
     }
 
     /// [`StateError::Held`] while a process of the user's or of root's has the database open, other than those in the control
@@ -285,7 +307,11 @@ fn nonsense(place: &Place) -> StateError {
 }
 
 /// Runs what waits for disks on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, StateError> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, StateError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StateError::Io { context: "working on a user's data".to_owned(), source: error.into() }),

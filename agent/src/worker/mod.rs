@@ -14,7 +14,7 @@ mod spawn;
 pub(crate) mod tasks;
 
 pub use lookout::Lookout;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub use protocol::TaskError;
 pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, TaskErrorKind};
 pub use spawn::{WorkerError, run};

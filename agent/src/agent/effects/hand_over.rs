@@ -7,9 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{JOB, LOOK, data, host, io};
+use super::{JOB, LOOK};
 use crate::activity::{Lookout, Server};
 use crate::agent::{Agent, now_ms};
+use crate::conduct::{Busy, HandedOver, data, host, io_fault};
 use crate::domain::{Activity, UnixMs};
 use crate::engine::{Bump, Fault};
 use crate::systemd::{ControlGroup, Freeze, FrozenNotes, Systemd, SystemdError, UnitState};
@@ -29,28 +30,6 @@ const MOVES: Duration = Duration::from_millis(60);
 /// Thaws whatever stands still for too long (2 s), also when this process does not get on.
 const GUARD: &str = "t3pin-thaw.timer";
 
-/// What came of a hand-over.
-#[derive(Debug)]
-pub enum HandedOver {
-    /// The unit is stopped.
-    Stopped {
-        /// When that was ordered.
-        at_ms: UnixMs,
-        /// How long it stood still before; `None` when it could not be frozen.
-        still_ms: Option<u64>,
-    },
-    /// The unit runs on.
-    Busy {
-        /// What was seen.
-        activity: Activity,
-        /// In words.
-        reason: String,
-    },
-}
-
-/// Says why an instance with this activity must not be stopped, if so.
-pub type Busy<'a> = &'a (dyn Fn(&Activity) -> Option<String> + Send + Sync);
-
 /// What came of one time of standing still.
 enum Stood {
     Stopped(UnixMs),
@@ -65,7 +44,7 @@ impl Agent {
     pub(super) async fn hand_over(&self, bump: &Bump, state: &UnitState, busy: Busy<'_>) -> Result<HandedOver, Fault> {
         let (place, user) = (&bump.instance.place, bump.instance.user());
         let activity = self.activity(place, &state.control_group, LOOK).await;
-        if let Some(reason) = busy(&activity) {
+        if let Some(reason) = busy(&activity, now_ms()) {
             return Ok(HandedOver::Busy { activity, reason });
         }
         // From here on nothing may start it again behind our back; and a disk that syncs slowly is not waited for later.
@@ -95,7 +74,7 @@ impl Agent {
             T3PIN_USER = %user, "{unit} cannot be frozen ({why}): a turn that starts within the next milliseconds would not be seen"
         );
         let activity = self.activity(&bump.instance.place, &state.control_group, LOOK).await;
-        if let Some(reason) = busy(&activity) {
+        if let Some(reason) = busy(&activity, now_ms()) {
             return Ok(HandedOver::Busy { activity, reason });
         }
         let at_ms = now_ms();
@@ -157,7 +136,7 @@ impl Agent {
         // the bus, a note.
         let mut lookout = Lookout::post(&bump.instance.place, &state.control_group).await.map_err(before)?;
         let activity = lookout.look(LOOK).await;
-        if let Some(reason) = busy(&activity) {
+        if let Some(reason) = busy(&activity, now_ms()) {
             return Ok(Stood::Busy(activity, reason));
         }
         let server = Server::of(state.main_pid, bump.instance.port).map_err(before)?;
@@ -183,7 +162,7 @@ impl Agent {
         *longest = (*longest).max(begun.elapsed());
         drop(standing);
         if let Err(error) =
-            moves.map_err(host).and_then(|()| notes.remove(user).map_err(|error| io("the note that it was frozen", &error)))
+            moves.map_err(host).and_then(|()| notes.remove(user).map_err(|error| io_fault("the note that it was frozen", &error)))
         {
             tracing::error!(T3PIN_USER = %user, "{unit} may still stand still: {}; see `systemctl thaw`", error.reason);
         }
@@ -203,7 +182,7 @@ impl Agent {
         busy: Busy<'_>,
     ) -> Result<Stood, Failed> {
         let activity = lookout.look(DECIDED.saturating_sub(begun.elapsed())).await;
-        match (busy(&activity), &activity) {
+        match (busy(&activity, now_ms()), &activity) {
             (Some(_), Activity::Unknown { why }) => return Ok(Stood::BadMoment(why.clone())),
             (Some(reason), _) => return Ok(Stood::Busy(activity, reason)),
             (None, _) => {}

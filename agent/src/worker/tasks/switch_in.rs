@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::work_copy::{DATABASE, SIDECARS, make_all, open_userdata};
 use crate::domain::STATE_ENTRIES;
-use crate::worker::files::{Dir, FileError};
+use crate::worker::files::{Dir, FileError, own_uid};
 use crate::worker::protocol::TaskError;
 
 /// See [`crate::worker::Task::SwitchIn`]. Nothing is ever replaced: what lies in the way is an error.
 pub fn switch_in(seed: &Path, userdata: &Path) -> Result<(), TaskError> {
-    let owner = rustix::process::geteuid().as_raw();
+    let owner = own_uid();
     let from = Dir::open(seed)?;
     let mut waiting = Vec::new();
     for name in STATE_ENTRIES {

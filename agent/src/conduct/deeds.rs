@@ -1,0 +1,126 @@
+//! The engine's actions, each a few calls to the host in the order that a crash between any two of them forgives. Every action
+//! can be repeated.
+
+use super::blame::{data, host as systemd, io_fault};
+use super::{HandedOver, Host};
+use crate::domain::{Activity, UnixMs, Version};
+use crate::engine::waits::Hurry;
+use crate::engine::{Action, Blame, Bump, Event, Fault, Phase, rollout};
+use crate::state::blocking;
+use crate::systemd::SystemdError;
+
+/// Copying, hashing and checking a database of some GB takes minutes, not hours.
+const DATA: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Does `action` for `bump` and says what came of it.
+pub async fn perform<H: Host>(host: &H, bump: &Bump, action: &Action) -> Result<Event, Fault> {
+    match action {
+        Action::Rehearse => host.rehearse(bump).await,
+        Action::TakeBaseline => host.take_baseline(bump).await,
+        Action::Quiesce { force } => quiesce(host, bump, *force).await,
+        Action::Secure => secure(host, bump).await,
+        Action::Switch => switch(host, bump).await,
+        Action::Start { version } => start(host, bump, version).await,
+        Action::Verify { version } => host.verify(bump, version).await,
+        Action::Archive => archive(host, bump).await,
+        Action::Stop => stop(host, bump).await,
+        Action::Restore { keep_salvage, unarchive } => restore(host, bump, *keep_salvage, *unarchive).await,
+        Action::Tidy => tidy(host, bump).await,
+    }
+}
+
+/// DESIGN "quiesced": check, freeze, check again while nothing can move, and stop only if still idle.
+async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, Fault> {
+    let unit = bump.instance.unit.as_str();
+    let state = host.unit(unit).await.map_err(systemd)?;
+    let runs = matches!(state.active_state.as_str(), "active" | "activating" | "reloading" | "deactivating");
+    // Going back on an order only asks that no work is lost; going forward also asks for quiet, unless somebody said "now".
+    let hurry = if bump.phase == Phase::Quiesced { host.hurry(bump.instance.user()) } else { Hurry::Idle };
+    let force = force || hurry == Hurry::Force;
+    let quiet = if hurry == Hurry::None { host.quiet_ms() } else { 0 };
+    let busy = |activity: &Activity, now_ms: UnixMs| rollout::busy(activity, now_ms, quiet);
+    if runs && !force {
+        return Ok(match host.hand_over(bump, &state, &busy).await? {
+            HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
+            HandedOver::Busy { activity, reason } => Event::FoundBusy { activity, reason },
+        });
+    }
+    let stopped_ms = host.now_ms();
+    host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
+    host.stop(unit).await.map_err(systemd)?;
+    Ok(Event::Quiesced { stopped_ms, still_ms: None })
+}
+
+async fn secure<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    let place = &bump.instance.place;
+    let secured = host.vault().secure(place, bump.id, &bump.from, host.now_ms(), DATA).await;
+    if secured.is_err()
+        && let Err(error) = host.vault().discard_work(place, bump.id).await
+    {
+        // The old version is started next, and may need the room that a half-made copy takes.
+        tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
+    }
+    let (_, snapshot) = secured.map_err(data)?;
+    Ok(Event::Secured { snapshot })
+}
+
+async fn switch<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    host.vault().switch_in(&bump.instance.place, bump.id).await.map_err(data)?;
+    host.bind(bump.instance.user(), &bump.to).map_err(|e| io_fault(&format!("the binding to {}", bump.to), &e))?;
+    Ok(Event::Switched)
+}
+
+async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Event, Fault> {
+    let unit = bump.instance.unit.as_str();
+    let bound = host.binding(bump.instance.user()).map_err(|e| io_fault("the binding", &e))?;
+    if bound.as_ref() != Some(version) {
+        host.bind(bump.instance.user(), version).map_err(|e| io_fault(&format!("the binding to {version}"), &e))?;
+    }
+    host.vault().release(bump.instance.user()).map_err(data)?;
+    host.thaw(unit).await.map_err(systemd)?;
+    match host.start(unit).await {
+        Ok(()) => Ok(Event::Started),
+        Err(error @ SystemdError::Job { .. }) if *version == bump.to => {
+            Err(Fault { reason: format!("{version} could not be started: {error}"), blame: Blame::Version })
+        }
+        Err(error) => Err(systemd(error)),
+    }
+}
+
+async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    let (vault, place, id, keep) = (host.vault().clone(), bump.instance.place.clone(), bump.id, host.keep_snapshots());
+    let gone = blocking(move || {
+        vault.archive(&place, id)?;
+        vault.retain(&place.account.user, keep)
+    })
+    .await
+    .map_err(data)?;
+    for snapshot in gone {
+        tracing::info!(T3PIN_USER = %snapshot.user, "snapshot {} of {} removed by retention", snapshot.id, snapshot.version);
+    }
+    Ok(Event::Archived)
+}
+
+async fn stop<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
+    host.thaw(&bump.instance.unit).await.map_err(systemd)?;
+    host.stop(&bump.instance.unit).await.map_err(systemd)?;
+    Ok(Event::Stopped)
+}
+
+async fn restore<H: Host>(host: &H, bump: &Bump, keep_salvage: bool, unarchive: bool) -> Result<Event, Fault> {
+    let place = &bump.instance.place;
+    if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
+        let (vault, place, snapshot) = (host.vault().clone(), place.clone(), snapshot.clone());
+        blocking(move || vault.unarchive(&place, &snapshot)).await.map_err(data)?;
+    }
+    let salvage = host.vault().restore(place, bump.id, keep_salvage).await.map_err(data)?;
+    host.bind(bump.instance.user(), &bump.from).map_err(|e| io_fault(&format!("the binding to {}", bump.from), &e))?;
+    Ok(Event::Restored { salvage })
+}
+
+async fn tidy<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    host.vault().release(bump.instance.user()).map_err(data)?;
+    host.vault().discard_work(&bump.instance.place, bump.id).await.map_err(data)?;
+    Ok(Event::Tidied)
+}
