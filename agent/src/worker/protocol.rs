@@ -59,6 +59,11 @@ pub enum Task {
         /// The user's `userdata/`.
         userdata: PathBuf,
     },
+    /// Make one ordinary file of the `state.sqlite` in a directory of the user's and its WAL. Answer: [`Answer::Done`].
+    Merge {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The pairing handshake against a running server. Answer: [`Answer::Probe`].
     Probe(ProbeSpec),
     /// Only the environment descriptor, one short try. Answer: [`Answer::Descriptor`].
@@ -230,6 +235,7 @@ mod tests {
             Task::Look { userdata: dir() },
             Task::Lookout { userdata: dir() },
             Task::Marks { userdata: dir() },
+            Task::Merge { dir: dir() },
             Task::Probe(spec()),
             Task::Describe { address: "x".to_owned() },
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),

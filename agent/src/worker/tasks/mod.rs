@@ -8,6 +8,7 @@ mod discard;
 mod handshake;
 mod look;
 mod marks;
+mod merge;
 mod program;
 mod redact;
 mod rehearse;
@@ -30,6 +31,7 @@ pub fn perform(task: Task) -> Result<Answer, TaskError> {
         // Of a lookout that cannot be talked to, the first look is all there is to have.
         Task::Look { userdata } | Task::Lookout { userdata } => Ok(Answer::Activity(look::look(&userdata))),
         Task::Marks { userdata } => marks::marks(&userdata),
+        Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),
         Task::Describe { address } => Ok(Answer::Descriptor(handshake::describe(&address))),
         Task::Rehearse(spec) => rehearse::rehearse(&spec).map(|report| Answer::Rehearsal(Box::new(report))),
