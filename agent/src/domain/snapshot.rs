@@ -110,6 +110,8 @@ pub struct SeedReport {
     pub bytes: u64,
     /// How the copy was made.
     pub method: SeedMethod,
+    /// Bytes of it that were written after the server was stopped.
+    pub late_bytes: u64,
 }
 
 /// How the copy for the new version was made.
@@ -120,6 +122,10 @@ pub enum SeedMethod {
     Reflink,
     /// While the server was stopped, by reading and writing all of it.
     Copy,
+    /// Beside the running server, as a clone, and brought up to the last write after it was stopped.
+    LiveReflink,
+    /// Beside the running server, by reading and writing, and brought up to the last write after it was stopped.
+    LiveCopy,
     /// It was made from an archived snapshot.
     Archive,
 }

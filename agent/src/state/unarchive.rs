@@ -46,6 +46,7 @@ pub fn unarchive(vault: &Vault, place: &Place, snapshot: &Snapshot, until: Deadl
         migration_level: snapshot.migration_level,
         bytes: snapshot.bytes,
         method: SeedMethod::Archive,
+        late_bytes: 0,
     };
     custody.write(&Manifest {
         format: 2,

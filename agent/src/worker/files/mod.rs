@@ -11,7 +11,7 @@ pub mod effect;
 mod seen;
 mod tree;
 
-pub use copy::{Deadline, copy_file, hash_file};
+pub use copy::{Deadline, copy_file, hash_file, refuse_hollow};
 pub use dir::Dir;
 pub use seen::Seen;
 pub use tree::{copy_entries, dress, lying, measure, remove_tree, survey, sync_tree};
