@@ -26,7 +26,10 @@ impl Agent {
                     event = Event::AgentRestarted;
                     let (undo, action) = step(bump.clone(), now_ms(), event.clone());
                     bump = undo;
-                    let Some(action) = action else { return bump };
+                    let Some(action) = action else {
+                        self.vault.discard_seed(bump.id).await;
+                        return bump;
+                    };
                     event = self.perform(&bump, &action).await;
                     continue;
                 }
@@ -107,6 +110,7 @@ pub fn words(bump: &Bump) -> String {
             (None, None) => "ready".to_owned(),
         },
         Phase::Baselined => format!("checking the running {from}"),
+        Phase::Seeded => format!("copying the data for {to} beside the running server"),
         Phase::Quiesced => "looking once more, then stopping the server".to_owned(),
         Phase::Secured => "stopped; securing the data".to_owned(),
         Phase::Switched => format!("original in custody; switching to {to}"),

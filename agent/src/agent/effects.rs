@@ -31,6 +31,7 @@ impl Agent {
         let done = match action {
             Action::Rehearse => self.rehearse(bump).await,
             Action::TakeBaseline => self.baseline(bump).await,
+            Action::Seed => self.seed(bump).await,
             Action::Quiesce { force } => self.quiesce(bump, *force).await,
             Action::Secure => self.secure(bump).await,
             Action::Switch => self.switch(bump).await,
@@ -41,12 +42,36 @@ impl Agent {
             Action::Restore { keep_salvage, unarchive } => self.restore(bump, *keep_salvage, *unarchive).await,
             Action::Tidy => self.tidy(bump).await,
         };
-        done.unwrap_or_else(Event::ActionFailed)
+        let event = done.unwrap_or_else(Event::ActionFailed);
+        if matches!((action, &event), (Action::Seed | Action::Quiesce { .. }, Event::FoundBusy { .. } | Event::ActionFailed(_))) {
+            self.drop_seed(bump).await;
+        }
+        event
+    }
+
+    /// A copy made beside a server that was not stopped after all: it is out of date, and only takes room.
+    async fn drop_seed(&self, bump: &Bump) {
+        self.vault.discard_seed(bump.id).await;
+        if let Err(error) = self.vault.discard_work(&bump.instance.place, bump.id).await {
+            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
+        }
     }
 
     async fn baseline(&self, bump: &Bump) -> Result<Event, Fault> {
         let (report, _) = self.probe(bump, &bump.from, Duration::from_secs(10)).await?;
         Ok(Event::BaselineTaken { report })
+    }
+
+    /// DESIGN "seeded". What comes of it is of no use when the user has become busy meanwhile: see [`Agent::perform`].
+    async fn seed(&self, bump: &Bump) -> Result<Event, Fault> {
+        let later = self.vault.seed(&bump.instance.place, bump.id, DATA).await.map_err(data)?;
+        if let Some(why) = &later {
+            tracing::warn!(
+                T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id,
+                "the data is copied while the server is stopped, which takes longer: {why}"
+            );
+        }
+        Ok(Event::Seeded { later })
     }
 
     /// DESIGN "quiesced": check, freeze, check again while nothing can move, and stop only if still idle.
@@ -158,6 +183,7 @@ impl Agent {
     }
 
     async fn restore(&self, bump: &Bump, keep_salvage: bool, unarchive: bool) -> Result<Event, Fault> {
+        self.vault.discard_seed(bump.id).await;
         let place = &bump.instance.place;
         if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
             let (vault, place, snapshot) = (self.vault.clone(), place.clone(), snapshot.clone());
@@ -169,6 +195,7 @@ impl Agent {
     }
 
     async fn tidy(&self, bump: &Bump) -> Result<Event, Fault> {
+        self.vault.discard_seed(bump.id).await;
         self.vault.release(bump.instance.user()).map_err(data)?;
         self.vault.discard_work(&bump.instance.place, bump.id).await.map_err(data)?;
         Ok(Event::Tidied)

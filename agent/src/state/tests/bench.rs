@@ -12,7 +12,7 @@ fn securing_a_megabyte_is_timed() {
     stage.write("secrets/key", b"key", 0o600);
     stage.write("environment-id", b"id", 0o644);
     let start = Instant::now();
-    crate::state::secure::refuse_held(&stage.place, "").unwrap();
+    crate::state::secure::refuse_held(&stage.place, "", &[]).unwrap();
     println!("holders looked for in {:?}", start.elapsed());
     let start = Instant::now();
     let (seed, _) = stage.secure("0.0.24").unwrap();
