@@ -24,7 +24,7 @@ impl Seedings {
             Ok((Answer::Seeded(Seeded::Live(live)), standby)) => {
                 tracing::info!(
                     T3PIN_USER = %place.account.user, T3PIN_BUMP = %bump,
-                    "{} bytes copied and checked beside the running server ({:?})", live.bytes, live.method
+                    "{} bytes copied beside the running server in {} ms ({:?}) and checked in {} ms", live.bytes, live.copied_ms, live.method, live.checked_ms
                 );
                 self.all().insert(bump, standby);
                 Ok(None)

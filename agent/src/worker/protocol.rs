@@ -168,6 +168,10 @@ pub struct LiveSeed {
     pub method: SeedMethod,
     /// Highest migration applied.
     pub migration_level: Option<u32>,
+    /// How long it took to copy and sync everything, in ms.
+    pub copied_ms: u64,
+    /// How long the check of the copy took, in ms.
+    pub checked_ms: u64,
 }
 
 /// What a live copy holds.
@@ -294,7 +298,13 @@ mod tests {
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
             Answer::Seed(seed),
             Answer::Seeded(Seeded::Later { why: "w".to_owned() }),
-            Answer::Seeded(Seeded::Live(LiveSeed { bytes: 1, method: SeedMethod::LiveCopy, migration_level: None })),
+            Answer::Seeded(Seeded::Live(LiveSeed {
+                bytes: 1,
+                method: SeedMethod::LiveCopy,
+                migration_level: None,
+                copied_ms: 2,
+                checked_ms: 3,
+            })),
             Answer::Activity(Activity::Idle { last_activity_ms: None }),
             Answer::Activity(Activity::Busy { reasons: vec![BusyReason::PendingInput { count: 1 }] }),
             Answer::Marks { marks, migration_level: None, sessions: 0 },

@@ -13,7 +13,7 @@ mod marks;
 mod program;
 mod redact;
 mod rehearse;
-mod seed;
+pub(crate) mod seed;
 #[cfg(test)]
 pub(crate) mod stage;
 mod switch_in;

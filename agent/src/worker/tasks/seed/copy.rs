@@ -16,18 +16,38 @@ const CHUNK: usize = 1 << 20;
 /// The kernel is told to begin writing back after so many bytes: what piles up is what another process's sync has to wait for.
 const PORTION: u64 = 8 << 20;
 
-/// Copies all of `main` to the empty `target`: as a clone where the file system can (ioctl_ficlone(2)), else by reading and
-/// writing, hashed on the way and read back. Says whether it is a clone; `None` when `too_much` said so on the way.
-pub fn copy_all(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<Option<bool>> {
+/// How a whole file was copied.
+#[derive(Debug, Clone, Copy)]
+pub enum Copied {
+    /// As a clone, which shares the blocks.
+    Cloned,
+    /// By reading and writing; this is the hash of what was read.
+    Written(blake3::Hash),
+}
+
+/// Copies all of `main` to the empty `target`, synced: as a clone where the file system can (ioctl_ficlone(2)), else by reading and
+/// writing, hashed on the way. `None` when `too_much` said so on the way.
+pub fn copy_all(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<Option<Copied>> {
     effect::begin()?;
-    if rustix::fs::ioctl_ficlone(target, main).is_ok() {
-        return Ok(Some(true));
+    let copied = match rustix::fs::ioctl_ficlone(target, main) {
+        Ok(()) => Copied::Cloned,
+        Err(_) => match pump(main, target, too_much)? {
+            Some(hash) => Copied::Written(hash),
+            None => return Ok(None),
+        },
+    };
+    target.sync_data()?;
+    Ok(Some(copied))
+}
+
+/// Reads a copy back, and fails unless it is what was read when it was made.
+pub fn read_back(target: &File, copied: Copied) -> io::Result<()> {
+    match copied {
+        Copied::Written(hash) if self::hash(target)? != hash => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "what was read back is not what was written"))
+        }
+        Copied::Written(_) | Copied::Cloned => Ok(()),
     }
-    let Some(written) = pump(main, target, too_much)? else { return Ok(None) };
-    if hash(target)? != written {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "what was read back is not what was written"));
-    }
-    Ok(Some(false))
 }
 
 /// Reads and writes, with another thread hashing what was read.

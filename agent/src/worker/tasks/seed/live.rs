@@ -21,7 +21,7 @@ use rusqlite::config::DbConfig;
 
 use super::super::database::{Database, task_error};
 use super::super::work_copy::{DATABASE, empty, fresh, open_userdata};
-use super::copy::{copy_all, lay_over};
+use super::copy::{self, Copied, lay_over};
 use super::wal::{self, Mark};
 use crate::domain::{EntryKind, STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
 use crate::worker::files::{
@@ -121,12 +121,23 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
         method: SeedMethod::LiveCopy,
         since: Instant::now(),
     };
-    let bytes = live.fill()?;
+    let begun = Instant::now();
+    let copied = live.copy_database()?;
+    let copied_ms = ms(begun);
+    let checking = Instant::now();
+    copy::read_back(&live.target, copied).map_err(live.copy.failed("reading back", DATABASE))?;
+    live.catch_up(false)?;
+    let bytes = live.copy_others()?;
     let level = live.check()?;
+    let checked_ms = ms(checking);
     live.catch_up(false)?;
     live.target.sync_data().map_err(live.copy.failed("syncing", DATABASE))?;
-    let report = LiveSeed { bytes, method: live.method, migration_level: level };
+    let report = LiveSeed { bytes, method: live.method, migration_level: level, copied_ms, checked_ms };
     Ok((live, report))
+}
+
+fn ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unfit<T>(why: &str) -> Result<T, NotLive> {
@@ -164,19 +175,21 @@ fn page_size_in_wal_mode(main: &File) -> std::io::Result<Option<u32>> {
 }
 
 impl Live {
-    /// The whole database, the frames that are not in it yet, and the other entries. Returns the bytes copied.
-    fn fill(&mut self) -> Result<u64, NotLive> {
-        let owner = self.main_seen.uid;
-        let since = self.since;
-        let log = self.log.try_clone().map_err(self.source.failed("opening", LOG))?;
-        let too_much = move || since.elapsed() > HELD || log.metadata().is_ok_and(|meta| meta.len() > GROWN);
-        let Some(cloned) = copy_all(&self.main, &self.target, &too_much).map_err(self.copy.failed("copying", DATABASE))? else {
+    /// The whole database as it lies, synced.
+    fn copy_database(&mut self) -> Result<Copied, NotLive> {
+        let copied = copy::copy_all(&self.main, &self.target, &|| self.is_too_much());
+        let Some(copied) = copied.map_err(self.copy.failed("copying", DATABASE))? else {
             return unfit("the server writes more than a copy beside it can bear");
         };
-        if cloned {
+        if matches!(copied, Copied::Cloned) {
             self.method = SeedMethod::LiveReflink;
         }
-        self.catch_up(false)?;
+        Ok(copied)
+    }
+
+    /// The other entries, synced. Returns the bytes of the whole copy.
+    fn copy_others(&mut self) -> Result<u64, NotLive> {
+        let owner = self.main_seen.uid;
         let others: Vec<&str> = copied_entries().into_iter().filter(|name| !name.starts_with(DATABASE)).collect();
         if let Some(name) = super::stopped::misplaced(&self.source)? {
             return Err(FileError::bad(self.source.path().join(name), "is a directory, or is none where one belongs").into());

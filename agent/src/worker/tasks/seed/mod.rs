@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use live::{NotLive, begin};
+use live::NotLive;
+pub(crate) use live::begin;
 pub use stopped::seed;
 
 use crate::worker::protocol::{Answer, Seeded, Task, TaskError, TaskErrorKind};
