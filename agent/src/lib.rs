@@ -10,6 +10,7 @@ mod activity;
 mod agent;
 mod api;
 mod cli;
+pub mod conduct;
 mod config;
 pub mod domain;
 pub mod engine;
@@ -17,6 +18,8 @@ mod health;
 mod host;
 pub mod journal;
 mod root_file;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod state;
 mod systemd;
 mod versions;

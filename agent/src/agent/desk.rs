@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::Agent;
 use super::runs::Run;
 use crate::api::types::{EnrollRequest, RollbackRequest};
+use crate::domain::UserName;
 
 /// How many orders may wait.
 const WAITING: usize = 64;
@@ -15,8 +16,10 @@ const WAITING: usize = 64;
 /// Something that was asked for.
 #[derive(Debug)]
 pub enum Order {
-    /// Enforce the pin.
-    Enforce(Run),
+    /// Enforce the pin; the instance from inside of which it was asked, if any.
+    Enforce(Option<UserName>, Run),
+    /// Bump a user as soon as nothing is in flight; the instance from inside of which it was asked, if any.
+    Now(UserName, Option<UserName>, Run),
     /// Roll back.
     Rollback(RollbackRequest, Run),
     /// Enroll a user.
@@ -44,7 +47,8 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
             None => Ok(orders.recv().await),
         };
         match order {
-            Ok(Some(Order::Enforce(run))) => agent.enforce(&run).await,
+            Ok(Some(Order::Enforce(calls, run))) => agent.enforce(calls.as_ref(), &run).await,
+            Ok(Some(Order::Now(user, calls, run))) => agent.now(&user, calls.as_ref(), &run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
             Ok(Some(Order::Enroll(request, run))) => agent.enroll(&request, &run).await,
             Ok(Some(Order::Look)) | Err(_) => agent.watch().await,

@@ -1,70 +1,17 @@
-//! Driving one bump: an event, the step it makes, its record in the journal, and only then the action that is due, until the
-//! bump rests.
+//! Driving one bump through [`conduct`], with a line for whoever follows at every phase.
 
-use super::{Agent, now_ms};
-use crate::engine::{Blame, Bump, Event, Phase, step};
+use super::Agent;
+use crate::conduct;
+use crate::engine::{Bump, Event, Phase};
 
 /// Progress for whoever follows: one line per phase.
 pub type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);
 
 impl Agent {
-    /// Feeds `event` to `bump` and goes on until nothing is due. Returns the bump as it rests then.
-    ///
-    /// When the journal cannot be written, no effect of a phase that is not in it is begun: the phase that *is* in it is undone
-    /// as if the agent had died there, which is what recovery would do, too. That keeps the user served on a full disk.
+    /// See [`conduct::drive`].
     pub async fn drive(&self, bump: Bump, event: Event, progress: Progress<'_>) -> Bump {
-        let mut bump = bump;
-        let mut event = event;
-        let mut unwritten = false;
-        loop {
-            let (next, action) = step(bump.clone(), now_ms(), event.clone());
-            match self.keep(&next, &event) {
-                Ok(()) => unwritten = false,
-                Err(error) if !unwritten && next.phase != bump.phase => {
-                    say(&bump, &format!("{error}; what is under way is undone"));
-                    unwritten = true;
-                    event = Event::AgentRestarted;
-                    let (undo, action) = step(bump.clone(), now_ms(), event.clone());
-                    bump = undo;
-                    let Some(action) = action else {
-                        self.vault.discard_seed(bump.id).await;
-                        return bump;
-                    };
-                    event = self.perform(&bump, &action).await;
-                    continue;
-                }
-                Err(error) => say(&bump, &format!("{error}; going on, so that the user is served")),
-            }
-            if next.phase != bump.phase && !next.is_closed() {
-                tell(&next, progress);
-            }
-            bump = next;
-            let Some(action) = action else { return bump };
-            self.board.set_doing(doing(&bump), format!("{}: {}", bump.instance.user(), words(&bump)));
-            event = self.perform(&bump, &action).await;
-            if let Event::ActionFailed(fault) = &event {
-                say(&bump, &fault.reason);
-            }
-        }
+        conduct::drive(self, bump, event, &|bump| tell(bump, progress)).await
     }
-
-    /// Writes the bump, and quarantines its version if that is at fault.
-    fn keep(&self, bump: &Bump, event: &Event) -> Result<(), crate::journal::JournalError> {
-        let now = now_ms();
-        self.journal.record(bump, Some(event), now)?;
-        if let Some(fault) = bump.fault.as_ref().filter(|fault| fault.blame == Blame::Version && !bump.is_closed()) {
-            let reason = format!("{} ({}, {})", fault.reason, bump.instance.user(), bump.id);
-            self.journal.add_quarantine(&bump.to, &reason, now)?;
-        }
-        Ok(())
-    }
-}
-
-fn say(bump: &Bump, what: &str) {
-    tracing::warn!(
-        T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to, T3PIN_PHASE = ?bump.phase,
-        "{}: {what}", bump.instance.user()
-    );
 }
 
 /// One line per decision, with its reason.
@@ -82,7 +29,8 @@ fn tell(bump: &Bump, progress: Progress<'_>) {
     progress(line);
 }
 
-fn doing(bump: &Bump) -> &'static str {
+/// The word for what is being done, see `AgentStatus::state`.
+pub fn doing(bump: &Bump) -> &'static str {
     match bump.phase {
         Phase::Rehearsed => "rehearsing",
         Phase::RollingBack(_) => "rolling-back",

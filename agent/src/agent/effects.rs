@@ -1,14 +1,17 @@
-//! Having the engine's actions done by the four works, and reporting back. Every action can be repeated.
+//! What the agent does for [`conduct`]: the four works and the two means, each call by itself. Every one can be repeated.
 
 use std::time::Duration;
 
-use super::{Agent, now_ms};
-use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, Version, WorkMarks};
-use crate::engine::{Action, Blame, Bump, Event, Fault, rollout};
+use super::{Agent, drive, now_ms};
+use crate::conduct::{self, data, host, worker};
+use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, UnixMs, UserName, Version, WorkMarks};
+use crate::engine::waits::Hurry;
+use crate::engine::{Bump, Event, Fault};
 use crate::health;
-use crate::state::StateError;
+use crate::journal::Journal;
+use crate::state::{StateError, Vault};
 use crate::systemd::{SystemdError, UnitState};
-use crate::worker::{Answer, ProbeSpec, Task, TaskErrorKind, WorkerError};
+use crate::worker::{Answer, ProbeSpec, Task};
 
 mod rehearse;
 
@@ -16,8 +19,6 @@ mod rehearse;
 const LOOK: Duration = Duration::from_secs(5);
 /// A look while the user's server is frozen may take this long: nobody shall feel it.
 const FROZEN_LOOK: Duration = Duration::from_millis(700);
-/// Copying, hashing and checking a database of some GB takes minutes, not hours.
-const DATA: Duration = Duration::from_secs(3600);
 /// How often the unit is looked at while it is probed.
 const UNIT_LOOK: Duration = Duration::from_secs(1);
 /// That many automatic restarts during one probe are a crash loop.
@@ -25,129 +26,84 @@ const RESTARTS: u32 = 2;
 /// A unit has its own `TimeoutStopSec=` and `TimeoutStartSec=` (90 s by default); this only guards against a stuck systemd.
 const JOB: Duration = Duration::from_secs(200);
 
-impl Agent {
-    /// Does `action` for `bump` and says what came of it.
-    pub async fn perform(&self, bump: &Bump, action: &Action) -> Event {
-        let done = match action {
-            Action::Rehearse => self.rehearse(bump).await,
-            Action::TakeBaseline => self.baseline(bump).await,
-            Action::Seed => self.seed(bump).await,
-            Action::Quiesce { force } => self.quiesce(bump, *force).await,
-            Action::Secure => self.secure(bump).await,
-            Action::Switch => self.switch(bump).await,
-            Action::Start { version } => self.start(bump, version).await,
-            Action::Verify { version } => self.verify(bump, version).await,
-            Action::Archive => self.archive(bump).await,
-            Action::Stop => self.stop(bump).await,
-            Action::Restore { keep_salvage, unarchive } => self.restore(bump, *keep_salvage, *unarchive).await,
-            Action::Tidy => self.tidy(bump).await,
-        };
-        let event = done.unwrap_or_else(Event::ActionFailed);
-        if matches!((action, &event), (Action::Seed | Action::Quiesce { .. }, Event::FoundBusy { .. } | Event::ActionFailed(_))) {
-            self.drop_seed(bump).await;
-        }
-        event
+impl conduct::Host for Agent {
+    type Ledger = Journal;
+
+    fn ledger(&self) -> &Journal {
+        &self.journal
     }
 
-    /// A copy made beside a server that was not stopped after all: it is out of date, and only takes room.
-    async fn drop_seed(&self, bump: &Bump) {
-        self.vault.discard_seed(bump.id).await;
-        if let Err(error) = self.vault.discard_work(&bump.instance.place, bump.id).await {
-            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
-        }
+    fn vault(&self) -> &Vault {
+        &self.vault
     }
 
-    async fn baseline(&self, bump: &Bump) -> Result<Event, Fault> {
+    fn now_ms(&self) -> UnixMs {
+        now_ms()
+    }
+
+    fn note_doing(&self, bump: &Bump) {
+        self.board.set_doing(drive::doing(bump), format!("{}: {}", bump.instance.user(), drive::words(bump)));
+    }
+
+    async fn unit(&self, unit: &str) -> Result<UnitState, SystemdError> {
+        self.systemd.unit(unit).await
+    }
+
+    async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
+        self.systemd.freeze(unit).await
+    }
+
+    async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
+        self.systemd.thaw(unit).await
+    }
+
+    async fn start(&self, unit: &str) -> Result<(), SystemdError> {
+        self.systemd.start(unit, JOB).await
+    }
+
+    async fn stop(&self, unit: &str) -> Result<(), SystemdError> {
+        self.systemd.stop(unit, JOB).await
+    }
+
+    fn binding(&self, user: &UserName) -> std::io::Result<Option<Version>> {
+        self.store.binding(user)
+    }
+
+    fn bind(&self, user: &UserName, version: &Version) -> std::io::Result<()> {
+        self.store.bind(user, version)
+    }
+
+    async fn activity(&self, instance: &Instance, control_group: &str, frozen: bool) -> Activity {
+        self.activity(&instance.place, control_group, if frozen { FROZEN_LOOK } else { LOOK }).await
+    }
+
+    fn quiet_ms(&self) -> i64 {
+        i64::try_from(self.settings().quiet.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn hurry(&self, user: &UserName) -> Hurry {
+        self.hurry(user)
+    }
+
+    fn keep_snapshots(&self) -> usize {
+        self.settings().keep_snapshots
+    }
+
+    async fn rehearse(&self, bump: &Bump) -> Result<Event, Fault> {
+        self.rehearse(bump).await
+    }
+
+    async fn take_baseline(&self, bump: &Bump) -> Result<Event, Fault> {
         let (report, _) = self.probe(bump, &bump.from, Duration::from_secs(10)).await?;
         Ok(Event::BaselineTaken { report })
     }
 
-    /// DESIGN "seeded". What comes of it is of no use when the user has become busy meanwhile: see [`Agent::perform`].
-    async fn seed(&self, bump: &Bump) -> Result<Event, Fault> {
-        let later = self.vault.seed(&bump.instance.place, bump.id, DATA).await.map_err(data)?;
-        if let Some(why) = &later {
-            tracing::warn!(
-                T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id,
-                "the data is copied while the server is stopped, which takes longer: {why}"
-            );
-        }
-        Ok(Event::Seeded { later })
+    async fn verify(&self, bump: &Bump, version: &Version) -> Result<Event, Fault> {
+        self.verify(bump, version).await
     }
+}
 
-    /// DESIGN "quiesced": check, freeze, check again while nothing can move, and stop only if still idle.
-    async fn quiesce(&self, bump: &Bump, force: bool) -> Result<Event, Fault> {
-        let (place, unit) = (&bump.instance.place, bump.instance.unit.as_str());
-        let state = self.systemd.unit(unit).await.map_err(host)?;
-        let runs = matches!(state.active_state.as_str(), "active" | "activating" | "reloading" | "deactivating");
-        // Going back on an order only asks that no work is lost; going forward also asks for quiet.
-        let forward = bump.phase == crate::engine::Phase::Quiesced;
-        let quiet = if forward { i64::try_from(self.settings().quiet.as_millis()).unwrap_or(i64::MAX) } else { 0 };
-        let busy =
-            |activity: Activity| rollout::busy(&activity, now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
-        let mut frozen = false;
-        if runs && !force {
-            if let Some(found) = busy(self.activity(place, &state.control_group, LOOK).await) {
-                return Ok(found);
-            }
-            match self.systemd.freeze(unit).await {
-                Ok(()) => frozen = true,
-                Err(error) => tracing::warn!(
-                    T3PIN_USER = %bump.instance.user(),
-                    "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
-                ),
-            }
-            if let Some(found) = busy(self.activity(place, &state.control_group, FROZEN_LOOK).await) {
-                self.systemd.thaw(unit).await.map_err(host)?;
-                return Ok(found);
-            }
-        }
-        let stopped_ms = now_ms();
-        let stopped = match self.vault.hold(bump.instance.user(), bump.id) {
-            Ok(()) => self.systemd.stop(unit, JOB).await.map_err(host),
-            Err(error) => Err(data(error)),
-        };
-        if frozen && stopped.is_err() {
-            self.systemd.thaw(unit).await.map_err(host)?;
-        }
-        stopped.map(|()| Event::Quiesced { stopped_ms })
-    }
-
-    async fn secure(&self, bump: &Bump) -> Result<Event, Fault> {
-        let place = &bump.instance.place;
-        let secured = self.vault.secure(place, bump.id, &bump.from, now_ms(), DATA).await;
-        if secured.is_err()
-            && let Err(error) = self.vault.discard_work(place, bump.id).await
-        {
-            // The old version is started next, and may need the room that a half-made copy takes.
-            tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
-        }
-        let (_, snapshot) = secured.map_err(data)?;
-        Ok(Event::Secured { snapshot })
-    }
-
-    async fn switch(&self, bump: &Bump) -> Result<Event, Fault> {
-        self.vault.switch_in(&bump.instance.place, bump.id).await.map_err(data)?;
-        self.store.bind(bump.instance.user(), &bump.to).map_err(|e| io(&format!("the binding to {}", bump.to), &e))?;
-        Ok(Event::Switched)
-    }
-
-    async fn start(&self, bump: &Bump, version: &Version) -> Result<Event, Fault> {
-        let unit = bump.instance.unit.as_str();
-        let bound = self.store.binding(bump.instance.user()).map_err(|e| io("the binding", &e))?;
-        if bound.as_ref() != Some(version) {
-            self.store.bind(bump.instance.user(), version).map_err(|e| io(&format!("the binding to {version}"), &e))?;
-        }
-        self.vault.release(bump.instance.user()).map_err(data)?;
-        self.systemd.thaw(unit).await.map_err(host)?;
-        match self.systemd.start(unit, JOB).await {
-            Ok(()) => Ok(Event::Started),
-            Err(error @ SystemdError::Job { .. }) if *version == bump.to => {
-                Err(Fault { reason: format!("{version} could not be started: {error}"), blame: Blame::Version })
-            }
-            Err(error) => Err(host(error)),
-        }
-    }
-
+impl Agent {
     async fn verify(&self, bump: &Bump, version: &Version) -> Result<Event, Fault> {
         let begun = now_ms();
         let (report, state) = self.probe(bump, version, self.settings().start_deadline).await?;
@@ -160,45 +116,6 @@ impl Agent {
         self.board.saw_running(bump.instance.user(), &state.invocation_id, answered);
         let marks = if *version == bump.to { self.marks(bump).await } else { None };
         Ok(Event::Probed { report, answered_ms, marks })
-    }
-
-    async fn archive(&self, bump: &Bump) -> Result<Event, Fault> {
-        let (vault, place, id, keep) = (self.vault.clone(), bump.instance.place.clone(), bump.id, self.settings().keep_snapshots);
-        let gone = blocking(move || {
-            vault.archive(&place, id)?;
-            vault.retain(&place.account.user, keep)
-        })
-        .await?;
-        for snapshot in gone {
-            tracing::info!(T3PIN_USER = %snapshot.user, "snapshot {} of {} removed by retention", snapshot.id, snapshot.version);
-        }
-        Ok(Event::Archived)
-    }
-
-    async fn stop(&self, bump: &Bump) -> Result<Event, Fault> {
-        self.vault.hold(bump.instance.user(), bump.id).map_err(data)?;
-        self.systemd.thaw(&bump.instance.unit).await.map_err(host)?;
-        self.systemd.stop(&bump.instance.unit, JOB).await.map_err(host)?;
-        Ok(Event::Stopped)
-    }
-
-    async fn restore(&self, bump: &Bump, keep_salvage: bool, unarchive: bool) -> Result<Event, Fault> {
-        self.vault.discard_seed(bump.id).await;
-        let place = &bump.instance.place;
-        if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
-            let (vault, place, snapshot) = (self.vault.clone(), place.clone(), snapshot.clone());
-            blocking(move || vault.unarchive(&place, &snapshot)).await?;
-        }
-        let salvage = self.vault.restore(place, bump.id, keep_salvage).await.map_err(data)?;
-        self.store.bind(bump.instance.user(), &bump.from).map_err(|e| io(&format!("the binding to {}", bump.from), &e))?;
-        Ok(Event::Restored { salvage })
-    }
-
-    async fn tidy(&self, bump: &Bump) -> Result<Event, Fault> {
-        self.vault.discard_seed(bump.id).await;
-        self.vault.release(bump.instance.user()).map_err(data)?;
-        self.vault.discard_work(&bump.instance.place, bump.id).await.map_err(data)?;
-        Ok(Event::Tidied)
     }
 
     /// The pairing handshake against `version`, and the unit's steadiness meanwhile.
@@ -274,10 +191,7 @@ impl Agent {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(data),
-        Err(error) => Err(Fault { reason: format!("the work on the data was broken off: {error}"), blame: Blame::Environment }),
-    }
+    crate::state::blocking(work).await.map_err(data)
 }
 
 /// Whether the unit ran through the probe without a restart.
@@ -293,30 +207,4 @@ fn steadiness(before: &UnitState, after: &UnitState) -> StepOutcome {
         ));
     }
     StepOutcome::Passed
-}
-
-/// systemd did not do it: the host's fault.
-fn host(error: SystemdError) -> Fault {
-    Fault { reason: error.to_string(), blame: Blame::Environment }
-}
-
-fn io(what: &str, error: &std::io::Error) -> Fault {
-    Fault { reason: format!("{what}: {error}"), blame: Blame::Environment }
-}
-
-/// Whose fault a trouble with the data is: what lies in the user's hands is the user's, the rest the host's. Never the version's.
-fn data(error: StateError) -> Fault {
-    let blame = match &error {
-        StateError::BadPath { .. } | StateError::Held { .. } | StateError::NoSpace { .. } => Blame::User,
-        StateError::Worker(WorkerError::Task(task)) => match task.kind {
-            TaskErrorKind::Other => Blame::Environment,
-            TaskErrorKind::NoSpace | TaskErrorKind::BadPath | TaskErrorKind::Corrupt | TaskErrorKind::Locked => Blame::User,
-        },
-        _ => Blame::Environment,
-    };
-    Fault { reason: error.to_string(), blame }
-}
-
-fn worker(error: WorkerError) -> Fault {
-    Fault { reason: error.to_string(), blame: Blame::Environment }
 }

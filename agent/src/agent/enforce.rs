@@ -1,22 +1,23 @@
 //! Enforcing the pin: doing what the engine says is next until it says to rest.
 
+use super::drive::Progress;
 use super::runs::Run;
 use super::summary;
 use super::survey::SurveyError;
 use super::{Agent, now_ms};
 use crate::api::types::RunOutcome;
 use crate::config::Pin;
-use crate::domain::{DeferralOwner, Version};
-use crate::engine::Event;
-use crate::engine::rollout::{Decision, Next, decide, next};
+use crate::domain::{Activity, UserName, Version};
+use crate::engine::rollout::{Decision, HostView, Next, busy, decide, next};
+use crate::engine::{Bump, Event, Phase};
 use crate::host::instances;
 use crate::versions::InstallSettings;
 
 impl Agent {
-    /// Carries out an order to enforce the pin file as it is now.
-    pub async fn enforce(&self, run: &Run) {
+    /// Carries out an order to enforce the pin file as it is now; `calls` is the instance from inside of which it was given.
+    pub async fn enforce(&self, calls: Option<&UserName>, run: &Run) {
         let (outcome, message) = match self.enforceable() {
-            Ok(pin) => self.enforce_pin(&pin, run).await,
+            Ok(pin) => self.enforce_pin(&pin, calls, run).await,
             Err(refusal) => (RunOutcome::Refused, refusal),
         };
         match outcome {
@@ -47,7 +48,7 @@ impl Agent {
         now.good.ok_or_else(|| "nothing is pinned".to_owned())
     }
 
-    async fn enforce_pin(&self, pin: &Pin, run: &Run) -> (RunOutcome, String) {
+    async fn enforce_pin(&self, pin: &Pin, calls: Option<&UserName>, run: &Run) -> (RunOutcome, String) {
         self.board.clear_uninstallable();
         let begun = now_ms();
         let remembered =
@@ -55,11 +56,12 @@ impl Agent {
         if let Err(error) = remembered {
             return (RunOutcome::Refused, format!("{error}. Nothing was changed"));
         }
-        if let Err(error) = self.advance(pin, None, Some(run)).await {
+        if let Err(error) = self.advance(pin, None, &|line| run.say(line), calls).await {
             return (RunOutcome::Refused, error.to_string());
         }
         match self.survey(pin, None).await {
-            Ok(view) => {
+            Ok(mut view) => {
+                view.mark_caller(calls);
                 let closed = self.journal.closed_bumps(None, 1000).unwrap_or_default();
                 summary::of(&view, &closed, begun)
             }
@@ -67,15 +69,19 @@ impl Agent {
         }
     }
 
-    /// Does what is next until nothing more can be done now. `enforced` as in [`Agent::survey`].
-    pub async fn advance(&self, pin: &Pin, enforced: Option<&Pin>, run: Option<&Run>) -> Result<(), SurveyError> {
-        let say = |line: String| {
-            if let Some(run) = run {
-                run.say(line);
-            }
-        };
+    /// Does what is next until nothing more can be done now. `enforced` as in [`Agent::survey`], `calls` as in
+    /// [`Agent::enforce`].
+    pub async fn advance(
+        &self,
+        pin: &Pin,
+        enforced: Option<&Pin>,
+        say: Progress<'_>,
+        calls: Option<&UserName>,
+    ) -> Result<(), SurveyError> {
         loop {
-            let view = self.survey(pin, enforced).await?;
+            let mut view = self.survey(pin, enforced).await?;
+            view.mark_caller(calls);
+            self.note_waits(&view)?;
             match next(&view) {
                 // What waits while the host is frozen waits for the thaw, and is not forgotten.
                 Next::Rest if view.frozen.is_some() => return Ok(()),
@@ -83,7 +89,7 @@ impl Agent {
                     let waits = |i| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
                     return Ok(self.journal.set_unfinished(view.instances.iter().any(waits))?);
                 }
-                Next::Install(version) => self.install(&version, pin, &say).await,
+                Next::Install(version) => self.install(&version, pin, say).await,
                 Next::Plan { user, from, to, reason } => match instances::of(&self.env, &user) {
                     Ok(instance) => drop(self.plan_bump(instance, &from, &to, reason)?),
                     // The survey has just read the same files; whatever changed since is seen at the next round.
@@ -91,22 +97,24 @@ impl Agent {
                 },
                 Next::GoAhead(id) => {
                     if let Some(bump) = self.journal.bump(id)? {
-                        self.drive(bump, Event::GoAhead, &say).await;
+                        tell_forced(&view, &bump, say);
+                        let bump = self.drive(bump, Event::GoAhead, say).await;
+                        self.spend_now(&bump);
                     }
                 }
-                Next::PutOff(id, reason) => {
+                Next::PutOff(id, reason, owner) => {
                     if let Some(bump) = self.journal.bump(id)? {
                         tracing::info!(
                             T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to,
                             "{} is put off: {reason}", bump.instance.user()
                         );
                         say(format!("{}: put off: {reason}", bump.instance.user()));
-                        self.drive(bump, Event::PutOff { reason, owner: DeferralOwner::Activity }, &|_| ()).await;
+                        self.drive(bump, Event::PutOff { reason, owner }, &|_| ()).await;
                     }
                 }
                 Next::CallOff(id, reason) => {
                     if let Some(bump) = self.journal.bump(id)? {
-                        self.drive(bump, Event::CalledOff { reason }, &say).await;
+                        self.drive(bump, Event::CalledOff { reason }, say).await;
                     }
                 }
             }
@@ -144,5 +152,18 @@ impl Agent {
             user: "t3pin-npm".to_owned(),
             deadline: settings.install_deadline,
         }
+    }
+}
+
+/// Work in flight is only passed over when an entitled person said so; what is lost is said before it is.
+fn tell_forced(view: &HostView, bump: &Bump, say: Progress<'_>) {
+    let user = bump.instance.user();
+    let activity = view.instances.iter().find(|instance| instance.user == *user).and_then(|instance| instance.activity.as_ref());
+    let working = activity.filter(|activity| !matches!(activity, Activity::Idle { .. }));
+    if let (Phase::Ready, Some(work)) = (bump.phase, working.and_then(|activity| busy(activity, view.now_ms, 0))) {
+        tracing::warn!(
+            T3PIN_USER = %user, T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to, "{user} is bumped by force; interrupted: {work}"
+        );
+        say(format!("{user}: by force; interrupted: {work}"));
     }
 }

@@ -8,11 +8,12 @@ use super::status::{may_see, summary};
 use super::{Agent, now_ms};
 use crate::api::server::Handler;
 use crate::api::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, PlanReport, PlanStep, RollbackRequest, RunReport,
-    StatusReport, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
+    RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
 };
 use crate::domain::UserName;
 use crate::engine::rollout::{Decision, decide, order};
+use crate::host::accounts;
 use crate::journal::Freeze;
 
 /// The agent's side of the socket.
@@ -28,8 +29,8 @@ impl Doors {
         Self { agent, desk }
     }
 
-    fn order(&self, make: impl FnOnce(Run) -> Order) -> Result<RunReport, ApiError> {
-        let run = self.agent.runs.begin();
+    fn order(&self, caller: Caller, make: impl FnOnce(Run) -> Order) -> Result<RunReport, ApiError> {
+        let run = self.agent.runs.begin(caller);
         match self.desk.try_send(make(run.clone())) {
             Ok(()) => Ok(run.report()),
             Err(_) => Err(error("busy", "too many orders wait already; ask again when some are done (t3pin status)")),
@@ -108,23 +109,42 @@ impl Handler for Doors {
             .collect())
     }
 
-    async fn enforce(&self) -> Result<RunReport, ApiError> {
-        self.order(Order::Enforce)
+    async fn enforce(&self, caller: Caller, inside: Inside) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Enforce(inside.0, run))
     }
 
-    async fn rollback(&self, request: RollbackRequest) -> Result<RunReport, ApiError> {
-        self.order(|run| Order::Rollback(request, run))
+    async fn rollback(&self, caller: Caller, request: RollbackRequest) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Rollback(request, run))
     }
 
-    async fn enroll(&self, request: EnrollRequest) -> Result<RunReport, ApiError> {
-        self.order(|run| Order::Enroll(request, run))
+    async fn enroll(&self, caller: Caller, request: EnrollRequest) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Enroll(request, run))
     }
 
-    async fn run(&self, id: u64) -> Result<RunReport, ApiError> {
-        self.agent
-            .runs
-            .get(id)
-            .ok_or_else(|| error("not-found", "no such run; the agent may have been restarted (see t3pin status)"))
+    async fn user_of(&self, uid: u32) -> Option<UserName> {
+        // The user database may be a directory server.
+        tokio::task::spawn_blocking(move || accounts::name(uid).ok().flatten()).await.ok().flatten()
+    }
+
+    async fn now(&self, caller: Caller, inside: Inside, user: UserName, force: bool) -> Result<RunReport, ApiError> {
+        self.agent.hasten(caller, &user, force)?;
+        // Users have one order on the desk at most: however often they ask, they are in nobody's way.
+        if let Some(open) = self.agent.runs.open_of(caller).filter(|_| !caller.privileged) {
+            return Ok(open);
+        }
+        self.order(caller, |run| Order::Now(user, inside.0, run))
+    }
+
+    async fn defer(&self, caller: Caller, user: UserName, request: DeferRequest) -> Result<Told, ApiError> {
+        let told = self.agent.defer(caller, &user, request)?;
+        self.desk.try_send(Order::Look).ok();
+        Ok(told)
+    }
+
+    async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
+        self.agent.runs.get(caller, id).ok_or_else(|| {
+            error("not-found", "no such run that you may follow; the agent may have been restarted (see t3pin status)")
+        })
     }
 
     async fn freeze(&self, request: FreezeRequest) -> Result<(), ApiError> {
@@ -150,10 +170,10 @@ impl Handler for Doors {
     }
 }
 
-fn error(kind: &str, text: &str) -> ApiError {
+pub(super) fn error(kind: &str, text: &str) -> ApiError {
     ApiError { kind: kind.to_owned(), error: text.to_owned() }
 }
 
-fn internal(error: impl std::fmt::Display) -> ApiError {
+pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
     ApiError { kind: "internal".to_owned(), error: error.to_string() }
 }

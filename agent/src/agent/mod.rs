@@ -11,6 +11,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod handler;
+mod ledger;
 mod lock;
 mod logging;
 mod notify;
@@ -24,7 +25,9 @@ mod status;
 mod summary;
 mod survey;
 mod unit_file;
+mod waiting;
 mod watch;
+mod word;
 
 use std::path::Path;
 use std::process::ExitCode;

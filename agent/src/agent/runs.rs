@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::api::types::{RunOutcome, RunReport};
+use crate::api::types::{Caller, RunOutcome, RunReport};
 
 /// How many runs are remembered after they ended.
 const REMEMBERED: usize = 64;
@@ -13,7 +13,7 @@ const LINES: usize = 1000;
 /// All runs since the agent started.
 #[derive(Debug, Default)]
 pub struct Runs {
-    all: Mutex<(u64, VecDeque<Run>)>,
+    all: Mutex<(u64, VecDeque<(Run, Caller)>)>,
 }
 
 /// One run; cheap to clone.
@@ -21,22 +21,29 @@ pub struct Runs {
 pub struct Run(Arc<Mutex<RunReport>>);
 
 impl Runs {
-    /// A new run that has done nothing yet.
-    pub fn begin(&self) -> Run {
+    /// A new run of `caller`'s that has done nothing yet.
+    pub fn begin(&self, caller: Caller) -> Run {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.0 += 1;
         let run = Run(Arc::new(Mutex::new(RunReport { id: all.0, done: false, progress: vec![], outcome: None, message: None })));
-        all.1.push_back(run.clone());
-        while all.1.len() > REMEMBERED && all.1.front().is_some_and(|run| run.report().done) {
+        all.1.push_back((run.clone(), caller));
+        while all.1.len() > REMEMBERED && all.1.front().is_some_and(|(run, _)| run.report().done) {
             all.1.pop_front();
         }
         run
     }
 
-    /// The run of that number.
-    pub fn get(&self, id: u64) -> Option<RunReport> {
+    /// The run of that number, if `caller` may follow it: their own, or, for the privileged, any.
+    pub fn get(&self, caller: Caller, id: u64) -> Option<RunReport> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.1.iter().map(Run::report).find(|report| report.id == id)
+        let own = |of: &Caller| caller.privileged || (of.uid == caller.uid && !of.privileged);
+        all.1.iter().filter(|(_, of)| own(of)).map(|(run, _)| run.report()).find(|report| report.id == id)
+    }
+
+    /// The run of `caller`'s that has not ended yet.
+    pub fn open_of(&self, caller: Caller) -> Option<RunReport> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.1.iter().filter(|(_, of)| of.uid == caller.uid).map(|(run, _)| run.report()).find(|report| !report.done)
     }
 }
 

@@ -68,7 +68,8 @@ impl Agent {
             uninstallable: self.board.uninstallable(),
             cleared: self.journal.cleared().unwrap_or_default(),
             enforced_ms: self.journal.enforced_ms().unwrap_or(0),
-            quiet_ms: 0,
+            rules: self.rules(),
+            closed: self.settings().drain.window.closed(super::now_ms()),
             instances: vec![],
         }
     }
@@ -109,6 +110,9 @@ impl Agent {
                         Some(format!("{} {why}", user.unit()))
                     }),
                     activity: None,
+                    busy_until_ms: None,
+                    wait: self.journal.wait(user).unwrap_or_default(),
+                    calls: false,
                     open: open.clone(),
                     last: last.clone(),
                     tried,
@@ -218,6 +222,8 @@ fn state_of(view: &HostView, seen: &InstanceView, active: bool) -> (&'static str
                 return ("needs-decision", open.remark.clone());
             }
             Phase::Soaking => return ("soaking", open.remark.clone().or(story)),
+            // The server runs on as it did in its soak; only the old data is being put away.
+            Phase::Settled => return ("soaking", story),
             Phase::Stuck => return ("stuck", story),
             Phase::RollingBack(_) => return ("rolling-back", story),
             Phase::Planned | Phase::Ready => {}

@@ -8,6 +8,7 @@ use crate::activity;
 use crate::config::Pin;
 use crate::domain::{Activity, BusyReason, Instance, Place, UserName};
 use crate::engine::rollout::{HostView, InstanceView};
+use crate::engine::waits::waits;
 use crate::engine::{Bump, Phase};
 use crate::host::instances;
 use crate::journal::JournalError;
@@ -43,9 +44,11 @@ impl Agent {
             uninstallable: self.board.uninstallable(),
             cleared: self.journal.cleared()?,
             enforced_ms: self.journal.enforced_ms()?,
-            quiet_ms: i64::try_from(settings.quiet.as_millis()).unwrap_or(i64::MAX),
+            rules: self.rules(),
+            closed: settings.drain.window.closed(now_ms()),
             instances: vec![],
         };
+        let mut waits = self.journal.waits()?;
         for user in self.users().await {
             let wanted = pin.wanted(&user).clone();
             let bound = self.store.binding(&user)?;
@@ -60,19 +63,22 @@ impl Agent {
                 unenforced,
                 problem: None,
                 activity: None,
+                busy_until_ms: None,
+                wait: waits.remove(&user).unwrap_or_default(),
+                calls: false,
                 open,
                 last,
                 tried,
                 user: user.clone(),
             };
-            self.look_closer(&mut seen, &user).await;
+            self.look_closer(&view, &mut seen, &user).await;
             view.instances.push(seen);
         }
         Ok(view)
     }
 
     /// What only matters for an instance that is to change: its settings, its unit, its activity.
-    async fn look_closer(&self, seen: &mut InstanceView, user: &UserName) {
+    async fn look_closer(&self, view: &HostView, seen: &mut InstanceView, user: &UserName) {
         let resting = seen.open.as_ref().is_none_or(|open| matches!(open.phase, Phase::Planned | Phase::Ready));
         if !resting || seen.bound.is_none() || seen.bound.as_ref() == Some(&seen.wanted) {
             return;
@@ -96,6 +102,10 @@ impl Agent {
             }
             Ok(state) => {
                 seen.stopped = state.active_state == "inactive";
+                // What waits for something else needs no look.
+                if waits(view, seen).is_some() {
+                    return;
+                }
                 seen.activity = Some(self.activity(&instance.place, &state.control_group, LOOK).await);
             }
             Err(error) => seen.problem = Some(error.to_string()),

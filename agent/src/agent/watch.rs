@@ -1,7 +1,7 @@
 //! Looking after what waits and what soaks.
 
 use super::{Agent, now_ms};
-use crate::config::Pin;
+use crate::conduct;
 use crate::domain::Verdict;
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
@@ -10,8 +10,9 @@ use crate::health;
 const CRASH_LOOP: u32 = 2;
 
 impl Agent {
-    /// One round: a look at every soaking instance, then whatever of the waiting bumps may be done now.
+    /// One round: what was left under way, a look at every soaking instance, then whatever of the waiting bumps may be done now.
     pub async fn watch(&self) {
+        conduct::take_up(self).await;
         let open = match self.journal.open_bumps() {
             Ok(open) => open,
             Err(error) => return tracing::error!("{error}"),
@@ -29,10 +30,8 @@ impl Agent {
 
     /// Goes on with deferred bumps whose users have become idle. Only what was enforced by order, never what was only edited.
     async fn drain(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let Some(enforced) = self.journal.enforced_pin()? else { return Ok(self.journal.set_unfinished(false)?) };
-        let enforced: Pin = serde_json::from_str(&enforced)?;
-        let Some(pin) = self.pins.look(&self.journal).good else { return Ok(()) };
-        Ok(self.advance(&pin, Some(&enforced), None).await?)
+        let Some((pin, enforced)) = self.enforced()? else { return Ok(self.journal.set_unfinished(false)?) };
+        Ok(self.advance(&pin, Some(&enforced), &|_| (), None).await?)
     }
 
     /// A cheap look while the soak lasts, the whole handshake at its end.

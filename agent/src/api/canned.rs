@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::server::Handler;
 use super::types::{
-    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, InstanceStatus, PinStatus,
-    PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, VersionStatus,
+    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
+    PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
+    VersionStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -202,21 +203,36 @@ impl Handler for CannedHost {
     async fn versions(&self) -> Result<Vec<VersionStatus>, ApiError> {
         Ok(versions())
     }
-    async fn enforce(&self) -> Result<RunReport, ApiError> {
+    async fn enforce(&self, _: Caller, _: Inside) -> Result<RunReport, ApiError> {
         self.note("enforce");
         self.look()
     }
-    async fn rollback(&self, request: RollbackRequest) -> Result<RunReport, ApiError> {
+    async fn rollback(&self, _: Caller, request: RollbackRequest) -> Result<RunReport, ApiError> {
         self.note(format!("rollback {:?} {}", request.user.as_ref().map(UserName::as_str), request.force));
         self.look()
     }
-    async fn enroll(&self, request: EnrollRequest) -> Result<RunReport, ApiError> {
+    async fn enroll(&self, _: Caller, request: EnrollRequest) -> Result<RunReport, ApiError> {
         let version = request.version.map(String::from);
         self.note(format!("enroll {} {:?} {version:?}", request.user, request.port));
         self.look()
     }
-    async fn run(&self, id: u64) -> Result<RunReport, ApiError> {
-        if id == 7 { self.look() } else { Err(ApiError { kind: "not-found".to_owned(), error: format!("no run {id}") }) }
+    async fn user_of(&self, uid: u32) -> Option<UserName> {
+        (uid == 1000).then(|| user("bob"))
+    }
+    async fn now(&self, caller: Caller, _: Inside, of: UserName, force: bool) -> Result<RunReport, ApiError> {
+        self.note(format!("now {of} {force} by {}", caller.uid));
+        self.look()
+    }
+    async fn defer(&self, caller: Caller, of: UserName, request: DeferRequest) -> Result<Told, ApiError> {
+        self.note(format!("defer {of} {:?} {:?} by {}", request.until_ms, request.reason, caller.uid));
+        Ok(Told { message: "noted".to_owned() })
+    }
+    async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
+        if id == 7 && (caller.privileged || caller.uid == 1000) {
+            self.look()
+        } else {
+            Err(ApiError { kind: "not-found".to_owned(), error: format!("no run {id}") })
+        }
     }
     async fn freeze(&self, request: FreezeRequest) -> Result<(), ApiError> {
         tokio::time::sleep(self.slow_freeze).await;

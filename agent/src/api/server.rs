@@ -1,7 +1,7 @@
 //! Serving the socket: who may call what, and what nobody can make it do.
 //!
 //! Promises: a caller is who the kernel said at connect (SO_PEERCRED), never who a request says; what changes the host
-//! is for root and group `t3pin` only; every answer that is not 2xx is an [`ApiError`] in JSON; and no caller, however slow,
+//! is for root and group `t3pin` only, but for what users may say about their own bump; every answer that is not 2xx is an [`ApiError`] in JSON; and no caller, however slow,
 //! endless or numerous, keeps others from being answered ([`Limits`]).
 
 mod connections;
@@ -19,8 +19,8 @@ use tokio::net::UnixListener;
 
 use self::limits::Limits;
 use super::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, PlanReport, RollbackRequest, RunReport,
-    StatusReport, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
+    RunReport, StatusReport, Told, VersionStatus,
 };
 use crate::domain::UserName;
 
@@ -43,13 +43,27 @@ pub trait Handler: Send + Sync + 'static {
     /// Installed versions.
     fn versions(&self) -> impl Future<Output = Result<Vec<VersionStatus>, ApiError>> + Send;
     /// Starts enforcing the pin. Privileged.
-    fn enforce(&self) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    fn enforce(&self, caller: Caller, inside: Inside) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Starts a rollback. Privileged.
-    fn rollback(&self, request: RollbackRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    fn rollback(&self, caller: Caller, request: RollbackRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Starts enrolling a user. Privileged.
-    fn enroll(&self, request: EnrollRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
-    /// Follows a run. Privileged.
-    fn run(&self, id: u64) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    fn enroll(&self, caller: Caller, request: EnrollRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// The user with this uid.
+    fn user_of(&self, uid: u32) -> impl Future<Output = Option<UserName>> + Send;
+    /// Starts `user`'s bump as soon as nothing is in flight, with `force` at once. Privileged, or `user` themselves.
+    fn now(
+        &self,
+        caller: Caller,
+        inside: Inside,
+        user: UserName,
+        force: bool,
+    ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Notes that `user` is not to be bumped before a time, or takes that back. Privileged, or `user` themselves. A request
+    /// that goes beyond what users may say about themselves is the handler's to refuse.
+    fn defer(&self, caller: Caller, user: UserName, request: DeferRequest)
+    -> impl Future<Output = Result<Told, ApiError>> + Send;
+    /// Follows a run: `not-found` unless privileged or asked for by `caller`.
+    fn run(&self, caller: Caller, id: u64) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Sets the freeze. Privileged.
     fn freeze(&self, request: FreezeRequest) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Lifts the freeze. Privileged.

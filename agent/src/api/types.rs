@@ -15,6 +15,10 @@ pub struct Caller {
     pub privileged: bool,
 }
 
+/// From inside whose instance the call comes, if from any: a terminal of their server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside(pub Option<UserName>);
+
 /// `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -218,6 +222,40 @@ pub struct EnrollRequest {
     pub version: Option<Version>,
 }
 
+/// `POST /v1/defer`: not before a time; without one, what was said is taken back.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeferRequest {
+    /// Whose bump; the caller's own when absent.
+    #[serde(default)]
+    pub user: Option<UserName>,
+    /// Not before this.
+    #[serde(default)]
+    pub until_ms: Option<UnixMs>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/now`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NowRequest {
+    /// Whose bump; the caller's own when absent.
+    #[serde(default)]
+    pub user: Option<UserName>,
+    /// Also an active instance (work in flight is lost).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The answer of routes that have a sentence to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What holds now.
+    pub message: String,
+}
+
 /// `POST /v1/freeze`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,7 +288,7 @@ pub struct VersionStatus {
     pub quarantined: Option<String>,
 }
 
-/// A piece of work that was asked for (`POST /v1/enforce`, `/v1/rollback`, `/v1/enroll` answer one; `GET /v1/runs/ID` follows it).
+/// A piece of work that was asked for (`POST /v1/enforce`, `/v1/rollback`, `/v1/enroll`, `/v1/now` answer one; `GET /v1/runs/ID` follows it).
 /// The work is the agent's: it goes on when the caller goes away.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunReport {

@@ -4,6 +4,7 @@
 //! or pure JSON with `--json`), stderr for progress and complaints. Exit codes are a contract: [`exit`].
 
 mod answer;
+mod defer;
 mod enforce;
 mod enroll;
 mod exit;
@@ -12,6 +13,7 @@ mod freeze;
 mod generate;
 mod history;
 mod instances;
+mod now;
 mod plan;
 mod render;
 mod rollback;
@@ -67,6 +69,8 @@ enum Question {
     Plan(plan::Plan),
     Enforce(enforce::Enforce),
     Rollback(rollback::Rollback),
+    Now(now::Now),
+    Defer(defer::Defer),
     History(history::History),
     Instances(instances::Instances),
     Versions(versions::Versions),
@@ -98,6 +102,8 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Plan(plan) => plan.run(&client).await,
             Question::Enforce(enforce) => enforce.run(&client).await,
             Question::Rollback(rollback) => rollback.run(&client).await,
+            Question::Now(now) => now.run(&client).await,
+            Question::Defer(defer) => defer.run(&client).await,
             Question::History(history) => history.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,
             Question::Versions(versions) => versions.run(&client).await,

@@ -65,7 +65,9 @@ fn waiting_verbs_end_with_the_code_of_the_outcome() {
         (RunOutcome::Stuck, Exit::Stuck),
     ];
     for (outcome, exit) in cases.into_iter().filter(|_| root()) {
-        for words in [&["enforce", "--wait"][..], &["rollback", "bob"], &["enroll", "bob", "--port", "4102"]] {
+        for words in
+            [&["enforce", "--wait"][..], &["rollback", "bob"], &["enroll", "bob", "--port", "4102"], &["now", "bob", "--wait"]]
+        {
             let answer = run(&Arc::new(CannedHost::ending(outcome)), words).unwrap();
             assert_eq!((answer.exit(), answer.text()), (exit, "The story."), "{words:?}");
             assert!(answer.json().contains("\"done\": true"));
@@ -87,6 +89,12 @@ fn verbs_ask_for_what_they_were_told() {
         assert_eq!(asked(&["thaw"]), "thaw");
         assert_eq!(asked(&["versions", "clear", "0.0.26"]), "clear 0.0.26");
         assert_eq!(asked(&["enforce"]), "enforce");
+        assert_eq!(asked(&["now", "bob", "--force"]), "now bob true by 0");
+        assert_eq!(
+            asked(&["defer", "bob", "--until", "2026-11-30T18:00:00Z", "--reason", "demo"]),
+            "defer bob Some(1796061600000) Some(\"demo\") by 0"
+        );
+        assert_eq!(asked(&["defer", "bob", "--clear"]), "defer bob None None by 0");
     }
     assert_eq!(asked(&["status"]), "");
 }
@@ -170,6 +178,9 @@ fn wrong_usage_ends_with_2() {
         &["enroll", "bob", "--port", "0"],
         &["versions", "clear", "^0.0.25"],
         &["status", "-x"],
+        &["defer", "bob"],
+        &["defer", "bob", "--for", "2h", "--clear"],
+        &["defer", "bob", "--until", "soon"],
         &["frobnicate"],
         &[],
     ];

@@ -9,7 +9,7 @@ use super::ConfigError;
 use super::fragment::{Input, Value};
 
 /// The tables and keys that `agent.toml` and its fragments may have.
-pub(super) const TABLES: [(&str, &[&str]); 5] = [
+pub(super) const TABLES: [(&str, &[&str]); 6] = [
     ("store", &["registry", "node", "npm", "node_headers", "allow_scripts", "install_deadline"]),
     (
         "health",
@@ -25,6 +25,7 @@ pub(super) const TABLES: [(&str, &[&str]); 5] = [
         ],
     ),
     ("activity", &["quiet", "poll"]),
+    ("drain", &super::drain::KEYS),
     ("snapshots", &["keep"]),
     ("instances", &["first_port"]),
 ];

@@ -4,10 +4,12 @@
 //! of it is used. The caller keeps what it had.
 
 mod checks;
+mod drain;
 mod fragment;
 mod inputs;
 mod pin;
 mod settings;
+mod window;
 
 pub use pin::{Pin, load_pin};
 pub use settings::{Settings, load_settings};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::drain::Drain;
 use super::fragment::{self, dotted};
 use super::inputs::Inputs;
 use super::{ConfigError, checks};
@@ -41,8 +42,10 @@ pub struct Settings {
     pub watch_interval: Duration,
     /// `[activity] quiet` (default 15 min).
     pub quiet: Duration,
-    /// `[activity] poll` (default 5 s): how often deferred instances are looked at.
+    /// `[activity] poll` (default 2 s): how often it is looked whether something has changed at an instance that waits.
     pub poll: Duration,
+    /// `[drain]`: when bumps that were put off go on.
+    pub drain: Drain,
     /// `[snapshots] keep` (default 5, at least 1).
     pub keep_snapshots: usize,
     /// `[instances] first_port` (default 3773): where `enroll` starts to look for a free port.
@@ -125,6 +128,7 @@ fn validated(inputs: &Inputs) -> Result<Settings, ConfigError> {
         watch_interval: inputs.duration("health", "watch_interval", 100 * MS..=HOUR)?.unwrap_or(default.watch_interval),
         quiet: inputs.duration("activity", "quiet", Duration::ZERO..=30 * DAY)?.unwrap_or(default.quiet),
         poll: inputs.duration("activity", "poll", 100 * MS..=HOUR)?.unwrap_or(default.poll),
+        drain: super::drain::validated(inputs)?,
         keep_snapshots: whole(inputs.number("snapshots", "keep", 1..=1000)?, default.keep_snapshots),
         first_port: whole(inputs.number("instances", "first_port", 1024..=65535)?, default.first_port),
     })
@@ -164,7 +168,8 @@ impl Default for Settings {
             soak: 10 * MINUTE,
             watch_interval: 30 * SECOND,
             quiet: 15 * MINUTE,
-            poll: 5 * SECOND,
+            poll: 2 * SECOND,
+            drain: Drain::default(),
             keep_snapshots: 5,
             first_port: 3773,
         }

@@ -15,7 +15,7 @@ mod user;
 mod version;
 
 pub use activity::{Activity, BusyReason};
-pub use deferral::{Deferral, DeferralOwner};
+pub use deferral::{Closed, Deferral, DeferralOwner, Said, Wait, Word};
 pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};

@@ -112,6 +112,8 @@ pub struct SeedReport {
     pub method: SeedMethod,
     /// Bytes of it that were written after the server was stopped.
     pub late_bytes: u64,
+    /// The last writes are in a log beside the copy's database: one is worth nothing without the other.
+    pub log: bool,
 }
 
 /// How the copy for the new version was made.

@@ -11,6 +11,7 @@ mod fault;
 pub mod judge;
 mod phase;
 pub mod rollout;
+pub mod waits;
 
 pub use action::Action;
 pub use bump::{Bump, step};

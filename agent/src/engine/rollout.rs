@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bump::Bump;
 use super::fault::Blame;
 use super::phase::{Outcome, Phase};
-use crate::domain::{Activity, BumpId, BusyReason, UnixMs, UserName, Version};
+use super::waits::{Hurry, Rules, hurry, waits};
+use crate::domain::{Activity, BumpId, BusyReason, Closed, DeferralOwner, UnixMs, UserName, Version, Wait};
 
 /// What the host looks like right now, as far as the decisions need it.
 #[derive(Debug, Clone, Default)]
@@ -28,10 +29,21 @@ pub struct HostView {
     pub cleared: BTreeMap<Version, UnixMs>,
     /// When the pin was last enforced by order; what failed before then may be tried again.
     pub enforced_ms: UnixMs,
-    /// How long an instance must have been quiet, in ms.
-    pub quiet_ms: i64,
+    /// The operator's rules for waiting.
+    pub rules: Rules,
+    /// The window, while it is closed.
+    pub closed: Option<Closed>,
     /// The instances, sorted by user.
     pub instances: Vec<InstanceView>,
+}
+
+impl HostView {
+    /// Marks the instance from inside of which the order that is being carried out was given.
+    pub fn mark_caller(&mut self, user: Option<&UserName>) {
+        for instance in &mut self.instances {
+            instance.calls = user == Some(&instance.user);
+        }
+    }
 }
 
 /// One instance.
@@ -51,6 +63,12 @@ pub struct InstanceView {
     pub problem: Option<String>,
     /// What was last seen of its activity; `None` when nobody looked.
     pub activity: Option<Activity>,
+    /// When it was last seen to be at work, as far as that left no trace of its own (a job in a terminal).
+    pub busy_until_ms: Option<UnixMs>,
+    /// Its wait for the wanted version, and what people said about it.
+    pub wait: Wait,
+    /// The order that is being carried out was given from inside this instance.
+    pub calls: bool,
     /// The bump that is open.
     pub open: Option<Bump>,
     /// The last bump that ended.
@@ -94,8 +112,8 @@ pub enum Next {
     },
     /// Let this bump go on: to its rehearsal, or to the user.
     GoAhead(BumpId),
-    /// Note that this bump waits.
-    PutOff(BumpId, String),
+    /// Note that this bump waits: why, and who or what puts it off.
+    PutOff(BumpId, String, DeferralOwner),
     /// Nothing more can be done now.
     Rest,
 }
@@ -147,8 +165,8 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
         ));
     }
     let reason = format!("pinned to {wanted}, runs {bound}");
-    match instance.activity.as_ref().and_then(|activity| busy(activity, view.now_ms, view.quiet_ms)) {
-        Some(busy) => Decision::Defer(busy),
+    match waits(view, instance) {
+        Some(waits) => Decision::Defer(waits.reason),
         None => Decision::Bump(reason),
     }
 }
@@ -182,7 +200,7 @@ pub fn next(view: &HostView) -> Next {
         }
     }
     let mut ready: Vec<_> = candidates.iter().filter(|(_, decision)| matches!(decision, Decision::Bump(_))).collect();
-    ready.sort_by_key(|(instance, _)| (last_activity(instance), instance.user.clone()));
+    ready.sort_by_key(|(instance, _)| place_in_line(view, instance));
     if let Some(open) = ready.iter().find_map(|(instance, _)| resting(instance)) {
         return Next::GoAhead(open.id);
     }
@@ -190,7 +208,8 @@ pub fn next(view: &HostView) -> Next {
         if let (Some(open), Decision::Defer(reason)) = (resting(instance), decision)
             && open.deferral.as_ref().is_none_or(|deferral| deferral.reason != *reason)
         {
-            return Next::PutOff(open.id, reason.clone());
+            let owner = waits(view, instance).map_or(DeferralOwner::Activity, |waits| waits.owner);
+            return Next::PutOff(open.id, reason.clone(), owner);
         }
     }
     Next::Rest
@@ -199,8 +218,14 @@ pub fn next(view: &HostView) -> Next {
 /// The instances in the order in which they would be bumped: canary first.
 pub fn order(view: &HostView) -> Vec<&InstanceView> {
     let mut instances: Vec<_> = view.instances.iter().collect();
-    instances.sort_by_key(|instance| (last_activity(instance), instance.user.clone()));
+    instances.sort_by_key(|instance| place_in_line(view, instance));
     instances
+}
+
+/// The one from which the order came is last: whoever gave it may want to see the rest. Who was asked for by name is first.
+fn place_in_line(view: &HostView, instance: &InstanceView) -> (bool, std::cmp::Reverse<Hurry>, Option<UnixMs>, UserName) {
+    let hurry = hurry(&instance.wait, view.now_ms, &view.rules);
+    (instance.calls, std::cmp::Reverse(hurry), last_activity(instance), instance.user.clone())
 }
 
 /// Why `activity` keeps an instance from being restarted now; `None` when it is idle and has been quiet for long enough.
@@ -226,7 +251,12 @@ fn outdated(view: &HostView, instance: &InstanceView, open: &Bump, decision: &De
         return Some(format!("no longer wanted: the pin is {} now", instance.wanted));
     }
     let forbidden = view.quarantine.contains_key(&open.to) || stopped_rollout(view, &open.to).is_some();
+    let age = view.now_ms.saturating_sub(open.planned_ms);
     match decision {
+        // The next bump of the same kind rehearses first, and then goes on at once.
+        Decision::Bump(_) if open.phase == Phase::Ready && age > view.rules.rehearsal_keeps_ms => {
+            Some(format!("its rehearsal is {} old; it is rehearsed again", span(age)))
+        }
         Decision::HoldBack(reason) | Decision::Refuse(reason) if forbidden => Some(reason.clone()),
         _ => None,
     }
@@ -279,6 +309,7 @@ fn in_words(reason: &BusyReason) -> String {
 
 fn span(ms: i64) -> String {
     match ms {
+        ms if ms >= 48 * 3_600_000 => format!("{} days", ms / 86_400_000),
         ms if ms >= 60_000 => format!("{} min", ms / 60_000),
         ms => format!("{} s", ms.div_euclid(1000).max(1)),
     }

@@ -20,6 +20,9 @@ fn instance(user: &str, activity: Option<Activity>) -> InstanceView {
         unenforced: false,
         problem: None,
         activity,
+        busy_until_ms: None,
+        wait: Wait::default(),
+        calls: false,
         open: None,
         last: None,
         tried: None,
@@ -30,7 +33,7 @@ fn view(instances: Vec<InstanceView>) -> HostView {
     HostView {
         now_ms: 10_000_000,
         installed: ["0.0.24", "0.0.25"].iter().map(|v| v.parse().unwrap()).collect(),
-        quiet_ms: 900_000,
+        rules: Rules { quiet_ms: 900_000, ..Rules::default() },
         enforced_ms: 5_000_000,
         instances,
         ..HostView::default()
@@ -87,7 +90,7 @@ fn the_busy_the_recently_active_and_the_unreadable_wait_with_a_reason_that_is_no
         Activity::Unknown { why: "locked".to_owned() },
     ] {
         let mut waiting = with_open(instance("alice", Some(activity)), 1, Phase::Ready);
-        let Next::PutOff(id, reason) = next(&view(vec![waiting.clone()])) else { panic!("not put off") };
+        let Next::PutOff(id, reason, _) = next(&view(vec![waiting.clone()])) else { panic!("not put off") };
         assert_eq!(id, BumpId(1));
         let deferral =
             crate::domain::Deferral { reason, owner: crate::domain::DeferralOwner::Activity, since_ms: 0, last_look_ms: 0 };
@@ -168,4 +171,39 @@ fn stopped_servers_and_those_not_enrolled_are_left_alone() {
     let view = view(vec![stopped, unbound]);
     assert!(view.instances.iter().all(|i| matches!(decide(&view, i), Decision::Keep(_))));
     assert_eq!(next(&view), Next::Rest);
+}
+
+#[test]
+fn who_gave_the_order_is_last_and_who_was_asked_for_is_first() {
+    let caller = InstanceView { calls: true, ..with_open(instance("alice", idle(None)), 1, Phase::Ready) };
+    let other = with_open(instance("bob", idle(Some(9_000_000))), 2, Phase::Ready);
+    let mut asked = with_open(instance("carol", idle(Some(9_900_000))), 3, Phase::Ready);
+    assert_eq!(next(&view(vec![caller.clone(), other.clone(), asked.clone()])), Next::GoAhead(BumpId(2)));
+    asked.wait.user =
+        Some(crate::domain::Said { word: crate::domain::Word::Now { force: false }, at_ms: 0, uid: 1, reason: None });
+    assert_eq!(next(&view(vec![caller.clone(), other, asked])), Next::GoAhead(BumpId(3)));
+    assert_eq!(next(&view(vec![caller])), Next::GoAhead(BumpId(1)), "last, and not never");
+}
+
+#[test]
+fn an_old_rehearsal_is_repeated_before_its_bump_goes_on_and_not_while_it_waits() {
+    let mut view = view(vec![with_open(instance("alice", idle(None)), 1, Phase::Ready)]);
+    view.rules.rehearsal_keeps_ms = 9_000_000;
+    assert!(matches!(next(&view), Next::CallOff(BumpId(1), _)));
+    view.instances[0].activity = idle(Some(9_990_000));
+    assert!(matches!(next(&view), Next::PutOff(BumpId(1), ..)));
+    view.instances[0].activity = idle(None);
+    view.instances[0].open.as_mut().unwrap().planned_ms = 5_000_000;
+    assert_eq!(next(&view), Next::GoAhead(BumpId(1)));
+}
+
+#[test]
+fn everybody_is_rehearsed_while_the_window_is_closed_and_nobody_is_touched() {
+    let mut view = view(vec![instance("alice", idle(None))]);
+    view.closed = Some(Closed { opens_ms: 20_000_000, opens: "tonight".to_owned() });
+    assert!(matches!(next(&view), Next::Plan { .. }));
+    view.instances[0] = with_open(instance("alice", idle(None)), 1, Phase::Planned);
+    assert_eq!(next(&view), Next::GoAhead(BumpId(1)));
+    view.instances[0] = with_open(instance("alice", idle(None)), 1, Phase::Ready);
+    assert!(matches!(next(&view), Next::PutOff(BumpId(1), _, DeferralOwner::Window)));
 }

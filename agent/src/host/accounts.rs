@@ -26,6 +26,12 @@ pub fn lookup(user: &UserName) -> Result<Option<Account>, AccountError> {
     }))
 }
 
+/// The name of the user with this uid, if the host has one that t3pin can take (getpwuid(3)).
+pub fn name(uid: u32) -> Result<Option<UserName>, AccountError> {
+    let found = User::from_uid(nix::unistd::Uid::from_raw(uid)).map_err(|error| failed(format!("uid {uid}"), error))?;
+    Ok(found.and_then(|entry| entry.name.parse().ok()))
+}
+
 fn failed(what: impl ToString, error: nix::Error) -> AccountError {
     AccountError { what: what.to_string(), source: error.into() }
 }

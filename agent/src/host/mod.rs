@@ -7,7 +7,6 @@ mod env_file;
 mod env_text;
 pub mod instances;
 pub mod ports;
-#[cfg_attr(not(test), expect(dead_code))]
 pub mod session;
 
 pub use env_file::EnvFiles;

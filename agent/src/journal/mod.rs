@@ -6,6 +6,7 @@
 
 mod facts;
 mod schema;
+mod waits;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -116,10 +116,7 @@ impl Custody {
     pub fn open(path: &Path) -> Result<Option<Self>, StateError> {
         let levels: Vec<&Path> = path.ancestors().take(4).collect();
         let [_, _, _, top] = levels.as_slice() else { return Ok(None) };
-        if std::fs::symlink_metadata(top).is_err() {
-            return Ok(None);
-        }
-        let mut dir = Dir::open(top)?;
+        let Ok(mut dir) = Dir::open(top) else { return Ok(None) };
         for name in path.strip_prefix(top).unwrap_or(Path::new("")).iter() {
             let Some(name) = name.to_str() else { return Ok(None) };
             let Some(below) = dir.dir_if_there(name)? else { return Ok(None) };

@@ -31,6 +31,13 @@ pub fn refuse_held(dir: &Dir, owner: u32, server: &str, ours: &[u32]) -> Result<
     if files.is_empty() {
         return Ok(());
     }
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        let inodes: Vec<u64> = files.iter().map(|file| file.2).collect();
+        let holders = crate::simulated::with(|world| world.holders(owner, server, &inodes)).join(", ");
+        let path = dir.path().join("state.sqlite");
+        return if holders.is_empty() { Ok(()) } else { Err(StateError::Held { path, holders }) };
+    }
     let mut holders = Vec::new();
     let failed = |source| StateError::Io { context: "listing processes".to_owned(), source };
     for process in std::fs::read_dir("/proc").map_err(failed)? {

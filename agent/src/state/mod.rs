@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
-use crate::worker::files::{Deadline, FileError};
-use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
+use crate::worker::files::{Deadline, FileError, is_full};
+use crate::worker::{self, Answer, LiveCopyReport, Task, TaskErrorKind, WorkerError};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);
@@ -61,6 +61,14 @@ pub enum StateError {
         needed: u64,
         /// Bytes free.
         free: u64,
+    },
+    /// A disk, or somebody's share of it, ran full on the way.
+    #[error("no room is left, or a quota is used up: {context}: {source}")]
+    Full {
+        /// What was being done.
+        context: String,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A path of the user's is not what it must be.
     #[error("{path} {why}; t3pin leaves it alone")]
@@ -108,10 +116,22 @@ pub struct Preflight {
     pub custody: PathBuf,
 }
 
+impl StateError {
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } | Self::Full { .. } => true,
+            Self::Worker(WorkerError::Task(task)) => task.kind == TaskErrorKind::NoSpace,
+            _ => false,
+        }
+    }
+}
+
 impl From<FileError> for StateError {
     fn from(error: FileError) -> Self {
         match error {
             FileError::Bad { path, why } => Self::BadPath { path, why },
+            FileError::Io { context, source } if is_full(&source) => Self::Full { context, source },
             FileError::Io { context, source } => Self::Io { context, source },
         }
     }
@@ -120,6 +140,10 @@ impl From<FileError> for StateError {
 impl Vault {
     /// The vault below `root` (`/var/lib/t3pin`); makes `snapshots/`, `custody/` and `holds/` if missing.
     pub fn open(root: &Path) -> std::io::Result<Self> {
+        #[cfg(feature = "simulation")]
+        if crate::simulated::is_on() {
+            return Ok(Self { root: root.to_owned() });
+        }
         use std::os::unix::fs::DirBuilderExt;
         for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755)] {
             std::fs::DirBuilder::new().recursive(true).mode(mode).create(root.join(name))?;
@@ -186,6 +210,8 @@ impl Vault {
     /// written from then on until [`Vault::secure`] or [`Vault::discard_seed`]. `Some` says why there is none: then all of it is made when
     /// the server is stopped.
     pub async fn seed(&self, place: &Place, bump: BumpId, deadline: Duration) -> Result<Option<String>, StateError> {
+        let (vault, whose) = (self.clone(), place.clone());
+        blocking(move || secure::prepare(&vault, &whose, bump)).await?;
         self.seeding.begin(place, bump, deadline).await
     }
 
@@ -273,6 +299,17 @@ impl Vault {
         .await
     }
 
+    /// Removes the copies that never ran and made room for the original: once the old version is started, because removing
+    /// large files takes its time.
+    pub async fn clear_away(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
+        let (vault, place) = (self.clone(), place.clone());
+        blocking(move || {
+            let _lock = vault.lock(&place.account.user)?;
+            restore::clear_away(&vault, &place, bump)
+        })
+        .await
+    }
+
     /// Makes custody's `original/` from the archived snapshot (owned by the user again, hashes checked), so that
     /// [`Vault::restore`] of the bump that the snapshot is named after can bring it back after that bump was settled. Custody
     /// that still has the originals is left alone. Takes as long as reading the snapshot: not for an async task's thread.
@@ -313,7 +350,11 @@ fn nonsense(place: &Place) -> StateError {
 }
 
 /// Runs what waits for disks on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, StateError> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StateError> + Send + 'static) -> Result<T, StateError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StateError::Io { context: "working on a user's data".to_owned(), source: error.into() }),

@@ -1,6 +1,5 @@
 //! Is there room, and are the paths what they must be? Looks only, changes nothing.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::custody::TOP;
@@ -37,8 +36,7 @@ pub fn preflight(vault: &Vault, place: &Place) -> Result<Preflight, StateError> 
 }
 
 fn refuse_full(dir: &Dir, shown: &Path, needed: u64) -> Result<(), StateError> {
-    let room = rustix::fs::fstatvfs(dir.as_fd()).map_err(dir.failed("looking for room in", "."))?;
-    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let free = dir.free()?;
     if free < needed {
         return Err(StateError::NoSpace { path: shown.to_owned(), needed, free });
     }

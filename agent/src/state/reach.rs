@@ -1,9 +1,6 @@
 //! How root reaches a user's `userdata/`, and where custody for it can lie.
 
-use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
-
-use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use super::StateError;
 use crate::domain::{EntryKind, Place};
@@ -28,9 +25,7 @@ pub fn userdata_made(place: &Place) -> Result<Dir, StateError> {
     let base = home.beneath(&below)?.ok_or_else(|| FileError::bad(&place.base_dir, "is not there"))?;
     base.seen()?.check(base.path(), place.account.uid)?;
     let made = base.make_dir("userdata")?;
-    let ids = (rustix::fs::Uid::from_raw(place.account.uid), rustix::fs::Gid::from_raw(place.account.gid));
-    rustix::fs::fchown(made.as_fd(), Some(ids.0), Some(ids.1)).map_err(base.failed("giving away", "userdata"))?;
-    rustix::fs::fchmod(made.as_fd(), rustix::fs::Mode::from_raw_mode(0o755)).map_err(base.failed("opening up", "userdata"))?;
+    made.dress_self((place.account.uid, place.account.gid), 0o755)?;
     base.sync()?;
     Ok(made)
 }
@@ -51,26 +46,15 @@ pub fn deepest(place: &Place) -> Result<Dir, StateError> {
 /// The topmost directory above `dir` of the same mount and the same device. Between the two a rename cannot fail with
 /// `EXDEV` (rename(2): also bind mounts of one file system are different ones; btrfs subvolumes differ by device).
 pub fn custody_top(dir: &Dir) -> Result<PathBuf, StateError> {
-    let start = identity(dir.as_fd(), Path::new(""), AtFlags::EMPTY_PATH, dir.path())?;
+    let start = dir.identity(Path::new(""))?;
     let mut top = dir.path().to_owned();
     while let Some(above) = top.parent() {
-        if identity(CWD, above, AtFlags::SYMLINK_NOFOLLOW, above)? != start {
+        if dir.identity(above)? != start {
             break;
         }
         top = above.to_owned();
     }
     Ok(top)
-}
-
-/// Mount, device (major, minor).
-fn identity(at: impl AsFd, path: &Path, flags: AtFlags, shown: &Path) -> Result<(u64, u32, u32), StateError> {
-    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-    let found = rustix::fs::statx(at, path, flags, wanted).map_err(during(|| format!("looking at {}", shown.display())))?;
-    if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
-        let unsupported = std::io::Error::from(std::io::ErrorKind::Unsupported);
-        return Err(during(|| "asking the kernel (5.8 or later) for mount ids".to_owned())(unsupported).into());
-    }
-    Ok((found.stx_mnt_id, found.stx_dev_major, found.stx_dev_minor))
 }
 
 /// The home, and the base directory below it.
@@ -83,13 +67,21 @@ fn home(place: &Place) -> Result<(Dir, PathBuf), StateError> {
         .filter(|below| below.components().all(|part| matches!(part, Component::Normal(_))))
         .filter(|below| !below.as_os_str().is_empty())
         .ok_or_else(|| FileError::bad(&place.base_dir, format!("is not below the home {}", account.home.display())))?;
-    let path = account.home.canonicalize().map_err(during(|| format!("looking for the home {}", account.home.display())))?;
+    let path = canonical(&account.home).map_err(during(|| format!("looking for the home {}", account.home.display())))?;
     let home = Dir::open(&path)?;
     let seen = home.seen()?;
     if seen.kind != Some(EntryKind::Directory) || (seen.uid != account.uid && seen.uid != 0) {
         return Err(FileError::bad(path, format!("belongs to uid {}, not to {}", seen.uid, account.user)).into());
     }
     Ok((home, below.to_owned()))
+}
+
+fn canonical(path: &Path) -> std::io::Result<PathBuf> {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return Ok(path.to_owned());
+    }
+    path.canonicalize()
 }
 
 #[cfg(test)]

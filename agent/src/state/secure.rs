@@ -37,6 +37,14 @@ pub fn refuse_held(place: &Place, server: &str, ours: &[u32]) -> Result<(), Stat
     }
 }
 
+/// Makes custody's directories while the server still runs: making them lasting takes its time.
+pub fn prepare(vault: &Vault, place: &Place, bump: BumpId) -> Result<(), StateError> {
+    if vault.noted_custody(&place.account.user, bump)?.is_none() {
+        Custody::make(&reach::custody_top(&reach::deepest(place)?)?, &place.account.user, bump)?.original()?;
+    }
+    Ok(())
+}
+
 /// Takes the originals that the worker just copied as `seed`.
 pub fn begin(
     vault: &Vault,
@@ -46,7 +54,7 @@ pub fn begin(
     now_ms: UnixMs,
     seed: SeedReport,
 ) -> Result<(SeedReport, Snapshot), StateError> {
-    let seeded_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let seeded_ns = now_ns();
     let userdata = reach::userdata(place)?;
     let taken = choose(place, userdata.as_ref(), &seed)?;
     let earlier = Custody::find(vault, place, bump)?;
@@ -71,7 +79,7 @@ pub fn begin(
         version: version.clone(),
         environment_id: userdata.as_ref().map(|dir| environment_id(dir, place)).transpose()?.flatten(),
         created_ms: now_ms,
-        seeded_ns: i64::try_from(seeded_ns).unwrap_or(i64::MAX),
+        seeded_ns,
         seed,
         taken,
         round: earlier.map_or(1, |(_, manifest)| manifest.round.saturating_add(1)),
@@ -103,6 +111,16 @@ fn complete(vault: &Vault, place: &Place, custody: &Custody, manifest: Manifest)
             Err(error)
         }
     }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now_ns() -> i64 {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return crate::simulated::with(|world| world.now_ns());
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// [`StateError::Mismatch`] unless custody's `original` holds what was taken, unchanged since it was looked at before the switch.

@@ -47,6 +47,7 @@ pub fn unarchive(vault: &Vault, place: &Place, snapshot: &Snapshot, until: Deadl
         bytes: snapshot.bytes,
         method: SeedMethod::Archive,
         late_bytes: 0,
+        log: false,
     };
     custody.write(&Manifest {
         format: 2,

@@ -4,24 +4,19 @@
 //! the first rename: while it is missing, nothing was taken; once it is there, a missing custody is a disaster and no
 //! "nothing to do". It also keeps custody found when mount points look different to the next process.
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::FlockOperation;
 
 use super::{StateError, Vault};
 use crate::domain::{BumpId, UserName};
 use crate::worker::files::{Dir, FileError, during};
 
+/// The uid that custody and vault must belong to: root's, as only root runs this.
+pub use crate::worker::files::own_uid;
+
 /// Held while something changes a user's data; the kernel lets go of it when the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _dir: Dir,
-}
-
-/// The uid that custody and vault must belong to: root's, as only root runs this.
-pub fn own_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 /// Refuses a directory that others own or can look into.
@@ -57,8 +52,7 @@ impl Vault {
     /// Waits until nobody else (another task, `t3pin recover`) works on this user's data.
     pub(super) fn lock(&self, user: &UserName) -> Result<Lock, StateError> {
         let dir = self.user_dir("custody", user)?;
-        rustix::fs::flock(dir.as_fd(), FlockOperation::LockExclusive)
-            .map_err(during(|| format!("waiting for the lock {}", dir.path().display())))?;
+        dir.lock()?;
         Ok(Lock { _dir: dir })
     }
 

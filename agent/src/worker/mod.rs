@@ -12,7 +12,7 @@ mod protocol;
 mod spawn;
 pub(crate) mod tasks;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub use protocol::TaskError;
 pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind};
 pub use spawn::{Standby, WorkerError, begin, run};

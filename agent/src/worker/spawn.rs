@@ -51,6 +51,10 @@ pub enum WorkerError {
 /// returned future is dropped: a user's t3 that hangs does not outlive the question. Must run as root, or as the account
 /// itself, and on a thread that outlives the child (the child dies with the thread that started it, prctl(2)).
 pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return crate::simulated::with(|world| world.work(account, task));
+    }
     converse(account, command(account), task, deadline).await
 }
 

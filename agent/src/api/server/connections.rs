@@ -13,12 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use super::super::types::{ApiError, Caller};
+use super::super::types::{ApiError, Caller, Inside};
 use super::Handler;
 use super::gate::Gate;
 use super::limits::Limits;
 use super::peer::Peers;
 use super::routes;
+use crate::host::session::unit_of_caller;
 
 /// How long to wait after a failed `accept` (out of file descriptors, as a rule) before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -71,8 +72,10 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: 
 /// Serves one connection until either side is done. Its errors are the client's affair.
 async fn converse(stream: UnixStream, caller: Caller, router: Router, limits: Limits) {
     let routes = TowerToHyperService::new(router);
+    let inside = Inside(unit_of_caller(&stream));
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(inside.clone());
         routes.call(request)
     });
     let ended = http1::Builder::new()

@@ -12,8 +12,8 @@ use axum::{Extension, Json, Router};
 
 use super::super::metrics;
 use super::super::types::{
-    Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, EnrollRequest, FreezeRequest, InstanceStatus, PlanReport,
-    RollbackRequest, RunReport, StatusReport, VersionStatus,
+    Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
+    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -55,6 +55,8 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/enforce", post(enforce::<H>))
         .route("/v1/rollback", post(rollback::<H>))
         .route("/v1/enroll", post(enroll::<H>))
+        .route("/v1/now", post(now::<H>))
+        .route("/v1/defer", post(defer::<H>))
         .route("/v1/freeze", post(freeze::<H>))
         .route("/v1/thaw", post(thaw::<H>))
         .route("/v1/quarantine/clear", post(clear_quarantine::<H>))
@@ -138,17 +140,16 @@ async fn run<H: Handler>(
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Answer<RunReport> {
-    allow(caller, &request, "follow runs")?;
     let [wait, seen] = query(&request, ["wait_ms", "seen"])?;
     let id = parsed::<u64>("run", &segment(id)?)?;
     let wait = wait.map(|text| parsed::<u64>("wait_ms", &text)).transpose()?.unwrap_or(0);
     let seen = seen.map(|text| parsed::<usize>("seen", &text)).transpose()?;
     let until = Instant::now() + Duration::from_millis(wait).min(desk.limits.poll_time);
-    let mut report = desk.handler.run(id).await?;
+    let mut report = desk.handler.run(caller, id).await?;
     let seen = seen.unwrap_or(report.progress.len());
     while !report.done && report.progress.len() == seen && Instant::now() < until {
         tokio::time::sleep(POLL_PERIOD.min(until.saturating_duration_since(Instant::now()))).await;
-        report = desk.handler.run(id).await?;
+        report = desk.handler.run(caller, id).await?;
     }
     Ok(Json(report))
 }
@@ -162,11 +163,12 @@ async fn prometheus<H: Handler>(State(desk): State<Desk<H>>, Extension(caller): 
 async fn enforce<H: Handler>(
     State(desk): State<Desk<H>>,
     Extension(caller): Extension<Caller>,
+    Extension(inside): Extension<Inside>,
     request: Request,
 ) -> Answer<RunReport> {
     allow(caller, &request, "enforce the pin")?;
     let Nothing {} = body(request, desk.limits).await?;
-    whole(async move { desk.handler.enforce().await }).await
+    whole(async move { desk.handler.enforce(caller, inside).await }).await
 }
 
 async fn rollback<H: Handler>(
@@ -176,7 +178,7 @@ async fn rollback<H: Handler>(
 ) -> Answer<RunReport> {
     allow(caller, &request, "roll back")?;
     let what: RollbackRequest = body(request, desk.limits).await?;
-    whole(async move { desk.handler.rollback(what).await }).await
+    whole(async move { desk.handler.rollback(caller, what).await }).await
 }
 
 async fn enroll<H: Handler>(
@@ -186,7 +188,24 @@ async fn enroll<H: Handler>(
 ) -> Answer<RunReport> {
     allow(caller, &request, "enroll users")?;
     let whom: EnrollRequest = body(request, desk.limits).await?;
-    whole(async move { desk.handler.enroll(whom).await }).await
+    whole(async move { desk.handler.enroll(caller, whom).await }).await
+}
+
+async fn now<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    Extension(inside): Extension<Inside>,
+    request: Request,
+) -> Answer<RunReport> {
+    let what: NowRequest = body(request, desk.limits).await?;
+    let user = whose(&desk, caller, what.user, "ask for the bump of").await?;
+    whole(async move { desk.handler.now(caller, inside, user, what.force).await }).await
+}
+
+async fn defer<H: Handler>(State(desk): State<Desk<H>>, Extension(caller): Extension<Caller>, request: Request) -> Answer<Told> {
+    let mut what: DeferRequest = body(request, desk.limits).await?;
+    let user = whose(&desk, caller, what.user.take(), "put off the bump of").await?;
+    whole(async move { desk.handler.defer(caller, user, what).await }).await
 }
 
 async fn freeze<H: Handler>(
@@ -252,6 +271,21 @@ fn allow(caller: Caller, request: &Request, what: &str) -> Result<(), Refusal> {
         tracing::info!(uid = caller.uid, pid = caller.pid, path, "uid {} (pid {}) asks to {what}", caller.uid, caller.pid);
     }
     Ok(())
+}
+
+/// Whom `caller` speaks for: the privileged for `asked`, everybody for themselves, and nobody else for anybody.
+async fn whose<H: Handler>(desk: &Desk<H>, caller: Caller, asked: Option<UserName>, what: &str) -> Result<UserName, Refusal> {
+    let own = desk.handler.user_of(caller.uid).await;
+    match (asked, own) {
+        (Some(user), _) if caller.privileged => Ok(user),
+        (Some(user), Some(own)) if user == own => Ok(user),
+        (None, Some(own)) => Ok(own),
+        (None, None) => Err(Refusal::bad_request(StatusCode::BAD_REQUEST, "say whose: this host does not know you by name")),
+        (Some(user), _) => {
+            tracing::warn!(uid = caller.uid, pid = caller.pid, "refused: uid {} asked to {what} {user} and may not", caller.uid);
+            Err(Refusal::forbidden(caller, &format!("{what} {user}")))
+        }
+    }
 }
 
 /// Does `work` to its end even when the caller hangs up in the middle: what changes the host is not done by halves.

@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use super::limits::Limits;
 use super::{connections, routes};
 use crate::api::canned::CannedHost;
-use crate::api::types::{ApiError, Caller, RunOutcome, RunReport, StatusReport, VersionStatus};
+use crate::api::types::{ApiError, Caller, Inside, RunOutcome, RunReport, StatusReport, VersionStatus};
 
 /// A uid that is nobody's and in no group.
 const STRANGER: u32 = 3_999_999;
@@ -106,6 +106,7 @@ fn as_caller(host: CannedHost, privileged: bool, method: &str, path: &str, body:
         let router = routes::router(Arc::clone(&host), Limits::default());
         let mut request = hyper::Request::builder().method(method.as_str()).uri(path).body(axum::body::Body::from(body)).unwrap();
         request.extensions_mut().insert(Caller { uid: 1000, pid: 1, privileged });
+        request.extensions_mut().insert(Inside(None));
         let response = hyper_util::service::TowerToHyperService::new(router).call(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -133,7 +134,36 @@ fn ordinary_users_change_nothing_and_are_told_who_may() {
         assert!(error.error.contains("only root and members of group t3pin may"), "{}", error.error);
         assert!(asked.is_empty(), "{path} reached the handler: {asked:?}");
     }
-    assert_eq!(as_caller(CannedHost::ending(RunOutcome::Done), false, "GET", "/v1/runs/7", "").0, 403);
+}
+
+#[test]
+fn users_speak_for_themselves_and_for_nobody_else() {
+    let asked = |privileged, path, body| as_caller(CannedHost::ending(RunOutcome::Done), privileged, "POST", path, body);
+    for path in ["/v1/now", "/v1/defer"] {
+        for body in [r#"{"user":"alice"}"#, r#"{"user":"root"}"#, r#"{"user":"BOB"}"#] {
+            let (status, said, reached) = asked(false, path, body);
+            assert_eq!((status, refusal(&said).kind.as_str()), (403, "forbidden"), "{path} {body}");
+            assert!(reached.is_empty(), "{path} {body} reached the handler: {reached:?}");
+        }
+        assert_eq!(asked(false, path, r#"{"usr":"bob"}"#).0, 400);
+    }
+    assert_eq!(asked(false, "/v1/now", "").2, ["now bob false by 1000"]);
+    assert_eq!(asked(false, "/v1/now", r#"{"user":"bob","force":true}"#).2, ["now bob true by 1000"]);
+    assert_eq!(asked(false, "/v1/defer", r#"{"until_ms":5,"reason":"demo"}"#).2, [r#"defer bob Some(5) Some("demo") by 1000"#]);
+    assert_eq!(asked(true, "/v1/now", r#"{"user":"alice"}"#).2, ["now alice false by 1000"]);
+    assert_eq!(asked(true, "/v1/defer", r#"{"user":"alice"}"#).2, ["defer alice None None by 1000"]);
+}
+
+#[test]
+fn a_stranger_without_a_name_has_no_instance_to_speak_for() {
+    let served = Served::new(CannedHost::ending(RunOutcome::Done), Limits::default());
+    for (path, body, status) in [("/v1/now", "", 400), ("/v1/defer", r#"{"user":"bob","until_ms":5}"#, 403)] {
+        let Some(stranger) = served.connect_as(STRANGER) else { return };
+        assert_eq!(exchange(stranger, "POST", path, body).0, status, "{path}");
+    }
+    let Some(stranger) = served.connect_as(STRANGER) else { return };
+    assert_eq!(exchange(stranger, "GET", "/v1/runs/7", "").0, 404, "somebody else's run");
+    assert!(served.asked().is_empty());
 }
 
 #[test]

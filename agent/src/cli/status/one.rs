@@ -19,6 +19,8 @@ pub fn shown(instance: &InstanceStatus, now: UnixMs) -> String {
     if let Some(deferral) = &instance.deferral {
         let end = match deferral.owner {
             DeferralOwner::Activity => "goes on by itself when the work is done",
+            DeferralOwner::User | DeferralOwner::Operator => "goes on by itself then",
+            DeferralOwner::Window => "goes on by itself then, when nobody works",
             DeferralOwner::Freeze => "goes on when an operator lifts the freeze",
         };
         let (since, look) = (ago(now, deferral.since_ms), ago(now, deferral.last_look_ms));

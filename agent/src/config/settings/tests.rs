@@ -45,6 +45,8 @@ fn every_allowed_key_reaches_its_setting() {
         "pair_endpoints" => "[\"/a\"]",
         "dispatch_header" => "\"X-User\"",
         "start_ceiling" => "\"20h\"",
+        "window" => "[\"Mon-Fri 22:00-06:00 UTC\"]",
+        "force_after" => "\"31days\"",
         "keep" => "7",
         "first_port" => "4000",
         _ => "\"31s\"",
@@ -66,9 +68,11 @@ fn the_shipped_file_shows_the_defaults_and_every_key_is_documented() {
         .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line))
         .fold(String::new(), |text, line| text + line + "\n");
     let examples = parse(&shown).unwrap_or_else(|error| panic!("{error}"));
-    let Settings { registry, node, npm, node_headers, dispatch_url, .. } = examples.clone();
-    assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some());
-    let plain = Settings { registry: None, node_headers: None, dispatch_url: None, ..examples };
+    let Settings { registry, node, npm, node_headers, dispatch_url, drain, .. } = examples.clone();
+    assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some() && drain.force_after.is_some());
+    assert_ne!(drain.window, Drain::default().window);
+    let drain = Drain { window: Drain::default().window, force_after: None, ..drain };
+    let plain = Settings { registry: None, node_headers: None, dispatch_url: None, drain, ..examples };
     assert_eq!(plain, Settings { node, npm, ..Settings::default() });
     let documented = include_str!("../../../../docs/settings.md");
     for (table, keys) in TABLES {
@@ -141,6 +145,8 @@ fn what_is_out_of_bounds_or_of_another_kind_is_refused_with_its_key() {
         ("health", "watch_interval = \"1ms\""),
         ("activity", "quiet = \"1year\""),
         ("activity", "poll = \"0s\""),
+        ("drain", "window = \"22-06\""),
+        ("drain", "force_after = \"1h\""),
         ("snapshots", "keep = 0"),
         ("snapshots", "keep = \"5\""),
         ("instances", "first_port = 80"),
@@ -160,7 +166,7 @@ fn what_is_out_of_bounds_or_of_another_kind_is_refused_with_its_key() {
 fn unknown_tables_and_keys_are_refused_with_the_allowed_ones() {
     assert_eq!(
         parse("[stroe]\n").unwrap_err().problem,
-        "unknown key; allowed here are: store, health, activity, snapshots, instances"
+        "unknown key; allowed here are: store, health, activity, drain, snapshots, instances"
     );
     assert_eq!(parse("[activity]\nquite = \"1s\"").unwrap_err().problem, "unknown key; allowed here are: quiet, poll");
     assert!(parse("soak = \"1s\"").is_err());

@@ -1,10 +1,9 @@
 //! Copying one file, with its hash.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::kernel::OpenFile;
 use super::{Dir, FileError};
 use crate::domain::{EntryKind, StateEntry};
 
@@ -42,7 +41,7 @@ pub fn copy_file(from: &Dir, name: &str, owner: u32, to: &Dir, until: Deadline) 
     let (mut source, seen) = from.file(name, owner)?;
     refuse_hollow(from, name, &seen, to)?;
     let mut target = to.create(name)?;
-    let cloned = seen.bytes > 0 && rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+    let cloned = seen.bytes > 0 && target.clone_of(&source);
     let (bytes, blake3) = if cloned {
         pump(&mut target, None, until).map_err(to.failed("reading", name))?
     } else {
@@ -58,7 +57,7 @@ pub fn hash_file(dir: &Dir, name: &str, owner: u32, until: Deadline) -> Result<(
 }
 
 /// Hashes `source` to its end, and writes it to `target` on the way.
-fn pump(source: &mut File, mut target: Option<&mut File>, until: Deadline) -> io::Result<(u64, String)> {
+fn pump(source: &mut OpenFile, mut target: Option<&mut OpenFile>, until: Deadline) -> io::Result<(u64, String)> {
     let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0;
@@ -84,8 +83,7 @@ pub fn refuse_hollow(from: &Dir, name: &str, seen: &super::Seen, to: &Dir) -> Re
     if seen.bytes <= seen.allocated.saturating_add(SPARSE) {
         return Ok(());
     }
-    let room = rustix::fs::fstatvfs(to.as_fd()).map_err(to.failed("looking for room in", "."))?;
-    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let free = to.free()?;
     if seen.bytes > free {
         let why = format!("claims {} bytes, of which only {} are on disk, and {free} are free", seen.bytes, seen.allocated);
         return Err(FileError::bad(from.path().join(name), why));

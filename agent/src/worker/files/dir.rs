@@ -1,37 +1,31 @@
 //! An open directory, from which everything else is reached.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::kernel::{Handle, OpenFile, Target};
 use super::{FileError, Seen, during, effect};
-
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// An open directory. Its path is only for messages: nothing is reached by it again.
 #[derive(Debug)]
 pub struct Dir {
-    fd: OwnedFd,
+    handle: Handle,
     path: PathBuf,
 }
 
 impl Dir {
     /// Opens `path`, whose last component must be a directory and no link. Links above it are followed.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        Self::at(rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()), path.to_owned())
+        Self::at(Handle::open(path), path.to_owned())
     }
 
     /// Opens the subdirectory `name`.
     pub fn dir(&self, name: impl AsRef<OsStr>) -> Result<Self, FileError> {
         let name = name.as_ref();
-        Self::at(rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty()), self.path.join(name))
+        Self::at(self.handle.dir(name), self.path.join(name))
     }
 
     /// Opens the subdirectory `name`; `None` when there is nothing of that name.
@@ -42,9 +36,8 @@ impl Dir {
     /// Opens `relative` below this directory: no symbolic link, no mount point and no `..` on the way
     /// (openat2(2)). `None` when it is not there.
     pub fn beneath(&self, relative: &Path) -> Result<Option<Self>, FileError> {
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let path = self.path.join(relative);
-        match rustix::fs::openat2(&self.fd, relative, DIRECTORY, Mode::empty(), how) {
+        match self.handle.beneath(relative) {
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::XDEV) => Err(FileError::bad(path, "lies behind another mount point")),
             other => Self::at(other, path).map(Some),
@@ -58,9 +51,9 @@ impl Dir {
         Ok((holder.ok_or_else(|| FileError::bad(self.path.join(path), "is not there"))?, name))
     }
 
-    fn at(opened: Result<OwnedFd, Errno>, path: PathBuf) -> Result<Self, FileError> {
+    fn at(opened: Result<Handle, Errno>, path: PathBuf) -> Result<Self, FileError> {
         match opened {
-            Ok(fd) => Ok(Self { fd, path }),
+            Ok(handle) => Ok(Self { handle, path }),
             Err(Errno::LOOP) => Err(FileError::bad(path, "is, or is reached through, a symbolic link")),
             Err(Errno::NOTDIR) => Err(FileError::bad(path, "is not a directory")),
             Err(error) => Err(during(|| format!("opening {}", path.display()))(error)),
@@ -74,14 +67,14 @@ impl Dir {
 
     /// What this directory itself is.
     pub fn seen(&self) -> Result<Seen, FileError> {
-        rustix::fs::fstat(&self.fd).map(Seen::from).map_err(during(|| format!("looking at {}", self.path.display())))
+        self.handle.seen().map_err(during(|| format!("looking at {}", self.path.display())))
     }
 
     /// What `name` is, without following it; `None` when it is not there.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Option<Seen>, FileError> {
         let name = name.as_ref();
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat.into())),
+        match self.handle.stat(name) {
+            Ok(seen) => Ok(Some(seen)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(self.failed("looking at", name)(error)),
         }
@@ -103,34 +96,21 @@ impl Dir {
 
     /// Up to `most` names in here, in no order; whatever bytes they are.
     pub fn some_names(&self, most: usize) -> Result<Vec<OsString>, FileError> {
-        let failed = || format!("reading {}", self.path.display());
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(during(failed))? {
-            let entry = entry.map_err(during(failed))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
-            }
-            if names.len() >= most {
-                break;
-            }
-        }
-        Ok(names)
+        self.handle.names(most).map_err(during(|| format!("reading {}", self.path.display())))
     }
 
     /// Opens the regular file `name` of `owner`'s for reading; what it is comes from the descriptor.
-    pub fn file(&self, name: &str, owner: u32) -> Result<(File, Seen), FileError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    pub fn file(&self, name: &str, owner: u32) -> Result<(OpenFile, Seen), FileError> {
         let path = self.path.join(name);
-        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
+        let file = match self.handle.file(OsStr::new(name)) {
+            Ok(file) => file,
             Err(Errno::LOOP) => return Err(FileError::bad(path, "is a symbolic link")),
             Err(Errno::NXIO) => return Err(FileError::bad(path, "is a socket or device")),
             Err(error) => return Err(self.failed("opening", name)(error)),
         };
-        let seen: Seen = rustix::fs::fstat(&fd).map_err(self.failed("looking at", name))?.into();
+        let seen = file.seen().map_err(self.failed("looking at", name))?;
         match seen.check(&path, owner)? {
-            crate::domain::EntryKind::File => Ok((File::from(fd), seen)),
+            crate::domain::EntryKind::File => Ok((file, seen)),
             crate::domain::EntryKind::Directory => Err(FileError::bad(path, seen.what)),
         }
     }
@@ -150,17 +130,16 @@ impl Dir {
     }
 
     /// Makes the new file `name`, mode 0600, for reading and writing.
-    pub fn create(&self, name: &str) -> Result<File, FileError> {
+    pub fn create(&self, name: &str) -> Result<OpenFile, FileError> {
         effect::begin().map_err(self.failed("making", name))?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).map(File::from).map_err(self.failed("making", name))
+        self.handle.create(OsStr::new(name)).map_err(self.failed("making", name))
     }
 
     /// Makes the directory `name`, mode 0700, if it is not there, and opens it.
     pub fn make_dir(&self, name: &str) -> Result<Self, FileError> {
         if self.stat(name)?.is_none() {
             effect::begin().map_err(self.failed("making", name))?;
-            match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o700)) {
+            match self.handle.make_dir(OsStr::new(name)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("making", name)(error)),
             }
@@ -171,14 +150,17 @@ impl Dir {
     /// Moves `name` to `to` under the name `as_name`, which must not be there yet (rename(2), `RENAME_NOREPLACE`).
     pub fn move_to(&self, name: &str, to: &Dir, as_name: &str) -> Result<(), FileError> {
         effect::begin().map_err(self.failed("moving", name))?;
-        rustix::fs::renameat_with(&self.fd, name, &to.fd, as_name, RenameFlags::NOREPLACE)
+        self.handle
+            .rename(OsStr::new(name), &to.handle, OsStr::new(as_name), Target::Free)
             .map_err(during(|| format!("moving {} to {}", self.path.join(name).display(), to.path.join(as_name).display())))
     }
 
     /// Exchanges two names in here atomically.
     pub fn exchange(&self, one: &str, other: &str) -> Result<(), FileError> {
         effect::begin().map_err(self.failed("exchanging", one))?;
-        rustix::fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE).map_err(self.failed("exchanging", one))
+        self.handle
+            .rename(OsStr::new(one), &self.handle, OsStr::new(other), Target::Exchanged)
+            .map_err(self.failed("exchanging", one))
     }
 
     /// Puts `content` under `name` so that at any instant, power loss included, either the old or the new content is there.
@@ -188,26 +170,28 @@ impl Dir {
         let mut file = self.create(&draft)?;
         file.write_all(content).and_then(|()| file.sync_all()).map_err(self.failed("writing", &draft))?;
         effect::begin().map_err(self.failed("moving", &draft))?;
-        rustix::fs::renameat(&self.fd, draft.as_str(), &self.fd, name).map_err(self.failed("moving", &draft))?;
+        self.handle
+            .rename(OsStr::new(&draft), &self.handle, OsStr::new(name), Target::Replaced)
+            .map_err(self.failed("moving", &draft))?;
         self.sync()
     }
 
     /// Removes the file (or link, or anything but a directory) `name`. Missing is fine.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<(), FileError> {
-        self.remove(name.as_ref(), AtFlags::empty())
+        self.remove(name.as_ref(), false)
     }
 
     /// Removes the empty directory `name`. Missing is fine.
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<(), FileError> {
-        self.remove(name.as_ref(), AtFlags::REMOVEDIR)
+        self.remove(name.as_ref(), true)
     }
 
-    fn remove(&self, name: &OsStr, flags: AtFlags) -> Result<(), FileError> {
+    fn remove(&self, name: &OsStr, directory: bool) -> Result<(), FileError> {
         if self.stat(name)?.is_none() {
             return Ok(());
         }
         effect::begin().map_err(self.failed("removing", name))?;
-        match rustix::fs::unlinkat(&self.fd, name, flags) {
+        match self.handle.remove(name, directory) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("removing", name)(error)),
         }
@@ -216,7 +200,48 @@ impl Dir {
     /// Makes what happened to the names in here survive power loss (fsync(2)).
     pub fn sync(&self) -> Result<(), FileError> {
         effect::begin().map_err(self.failed("syncing", "."))?;
-        rustix::fs::fsync(&self.fd).map_err(self.failed("syncing", "."))
+        self.handle.sync().map_err(self.failed("syncing", "."))
+    }
+
+    /// Gives the entry `name` the permissions `mode` and, when given, an owner (uid, gid).
+    pub fn dress(&self, name: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<(), FileError> {
+        effect::begin().map_err(self.failed("changing", name))?;
+        self.handle.dress(OsStr::new(name), owner, mode).map_err(self.failed("changing the owner and mode of", name))
+    }
+
+    /// Gives this directory an owner (uid, gid) and permissions.
+    pub fn dress_self(&self, owner: (u32, u32), mode: u32) -> Result<(), FileError> {
+        self.handle.dress_self(owner, mode).map_err(self.failed("giving away", ""))
+    }
+
+    /// Opens the directory `name` so that it can be emptied, even where its owner took its own rights away.
+    pub fn dir_to_empty(&self, name: &OsStr) -> Result<Self, FileError> {
+        self.handle.open_up(name).map_err(self.failed("opening", name))?;
+        self.dir(name)
+    }
+
+    /// Free bytes of the file system, for others than root.
+    pub fn free(&self) -> Result<u64, FileError> {
+        self.handle.free().map_err(self.failed("looking for room in", "."))
+    }
+
+    /// Waits until nobody else has locked this directory, and locks it until it is closed (flock(2)).
+    pub fn lock(&self) -> Result<(), FileError> {
+        self.handle.lock().map_err(during(|| format!("waiting for the lock {}", self.path.display())))
+    }
+
+    /// What tells two mounts apart: mount, device (major, minor) of the directory `path`; of this one where it is empty.
+    pub fn identity(&self, path: &Path) -> Result<(u64, u32, u32), FileError> {
+        self.handle.identity(path).map_err(during(|| format!("looking at {}", self.path.join(path).display())))
+    }
+
+    /// What SQLite would make of the copied database in here.
+    #[cfg(feature = "simulation")]
+    pub fn finish_simulated_database(&self) -> Result<Option<u32>, crate::worker::protocol::TaskError> {
+        match self.handle {
+            Handle::Simulated(node) => crate::simulated::with(|world| world.finish_database(node)),
+            Handle::Kernel(_) => Ok(Default::default()),
+        }
     }
 
     /// An error message's beginning for `name` in here.
@@ -227,11 +252,5 @@ impl Dir {
     {
         let path = self.path.join(name.as_ref());
         during(move || format!("{doing} {}", path.display()))
-    }
-}
-
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }

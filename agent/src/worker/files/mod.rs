@@ -8,11 +8,15 @@
 mod copy;
 mod dir;
 pub mod effect;
+mod kernel;
 mod seen;
 mod tree;
 
 pub use copy::{Deadline, copy_file, hash_file, refuse_hollow};
 pub use dir::Dir;
+#[cfg(feature = "simulation")]
+pub use kernel::Target;
+pub use kernel::own_uid;
 pub use seen::Seen;
 pub use tree::{copy_entries, dress, lying, measure, remove_tree, survey, sync_tree};
 

@@ -1,11 +1,8 @@
 //! Small trees of state entries: measured, copied, dressed, synced, removed.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
-
-use super::{Deadline, Dir, FileError, Seen, copy_file, effect};
+use super::{Deadline, Dir, FileError, Seen, copy_file};
 use crate::domain::{EntryKind, Lying, StateEntry};
 
 /// `secrets/` is flat (T3-CONTRACT section 2); a few levels more are taken, deeper ones are refused.
@@ -164,14 +161,7 @@ pub fn dress(dir: &Dir, entries: &[StateEntry], owner: Option<(u32, u32)>) -> Re
     // Children before parents: a directory without write permission can be dressed last only.
     for entry in entries.iter().rev() {
         let (holder, name) = dir.holder(&entry.path)?;
-        effect::begin().map_err(holder.failed("changing", name))?;
-        if let Some((uid, gid)) = owner {
-            let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            rustix::fs::chownat(holder.as_fd(), name, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(holder.failed("giving away", name))?;
-        }
-        rustix::fs::chmodat(holder.as_fd(), name, Mode::from_raw_mode(entry.mode & 0o777), AtFlags::empty())
-            .map_err(holder.failed("changing the mode of", name))?;
+        holder.dress(name, owner, entry.mode & 0o777)?;
     }
     Ok(())
 }
@@ -203,7 +193,7 @@ pub fn remove_tree(dir: &Dir, name: impl AsRef<OsStr>) -> Result<(), FileError> 
             }
             Some(_) => return dir.unlink(name),
         }
-        let inside = open_to_empty(dir, name)?;
+        let inside = dir.dir_to_empty(name)?;
         loop {
             // In portions, so that a directory with millions of names costs time but no memory.
             let portion = inside.some_names(1000)?;
@@ -216,16 +206,4 @@ pub fn remove_tree(dir: &Dir, name: impl AsRef<OsStr>) -> Result<(), FileError> 
         }
     }
     walk(dir, name.as_ref(), 0)
-}
-
-/// Opens the directory `name` so that it can be emptied, even where its owner took its own rights away.
-fn open_to_empty(dir: &Dir, name: &OsStr) -> Result<Dir, FileError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = rustix::fs::openat(dir.as_fd(), name, flags, Mode::empty()).map_err(dir.failed("opening", name))?;
-    let mode = rustix::fs::fstat(&found).map_err(dir.failed("looking at", name))?.st_mode;
-    if mode & 0o700 != 0o700 {
-        // By descriptor: a link put in its place must not have its target's mode changed.
-        rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::RWXU).map_err(dir.failed("opening", name))?;
-    }
-    dir.dir(name)
 }

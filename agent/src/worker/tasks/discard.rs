@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::work_copy::split;
+use super::work_copy::{is_there, split};
 use crate::worker::files::{Dir, FileError, remove_tree};
 use crate::worker::protocol::TaskError;
 
@@ -12,14 +12,16 @@ pub fn discard(path: &Path) -> Result<(), TaskError> {
     if parent.file_name().is_none_or(|name| name != ".t3pin") || matches!(name, "." | "..") {
         return Err(FileError::bad(path, "is not a work directory of t3pin's").into());
     }
-    if std::fs::symlink_metadata(parent).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+    if !is_there(parent)? {
         return Ok(());
     }
     let dir = Dir::open(parent)?;
     remove_tree(&dir, name)?;
     if dir.some_names(1)?.is_empty() {
         // Somebody else may put something there in between: then it stays.
-        std::fs::remove_dir(parent).ok();
+        if let Some((above, name)) = parent.parent().zip(parent.file_name()) {
+            Dir::open(above)?.remove_dir(name).ok();
+        }
     }
     Ok(())
 }

@@ -25,14 +25,24 @@ pub struct Holdings {
 
 /// Opens `userdata`; `None` when the user has none yet. It must be the user's own directory.
 pub fn open_userdata(userdata: &Path, owner: u32) -> Result<Option<Dir>, FileError> {
-    match std::fs::symlink_metadata(userdata) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(during(|| format!("looking at {}", userdata.display()))(error)),
-        Ok(_) => {
-            let dir = Dir::open(userdata)?;
-            dir.seen()?.check(userdata, owner)?;
-            Ok(Some(dir))
-        }
+    if !is_there(userdata)? {
+        return Ok(None);
+    }
+    let dir = Dir::open(userdata)?;
+    dir.seen()?.check(userdata, owner)?;
+    Ok(Some(dir))
+}
+
+/// Whether there is anything of that name, whatever it is.
+pub fn is_there(path: &Path) -> Result<bool, FileError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return Ok(Dir::open(path).is_ok());
+    }
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(during(|| format!("looking at {}", path.display()))(error)),
+        Ok(_) => Ok(true),
     }
 }
 
@@ -47,6 +57,11 @@ pub fn fresh(dest: &Path) -> Result<Dir, FileError> {
 
 /// Makes `path` and what is missing above it, mode 0700 (the worker's umask).
 pub fn make_all(path: &Path) -> Result<(), FileError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        return below.iter().try_fold(Dir::open(Path::new("/"))?, |dir, name| dir.make_dir(&name.to_string_lossy())).map(drop);
+    }
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(during(|| format!("making {}", path.display())))
 }
@@ -64,6 +79,10 @@ pub fn finish_database(dir: &Dir) -> Result<Holdings, TaskError> {
     let Some(seen) = dir.stat(DATABASE)? else { return Ok(Holdings::default()) };
     if seen.bytes == 0 {
         return Err(empty(&path));
+    }
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return Ok(Holdings { level: dir.finish_simulated_database()?, sessions: 0 });
     }
     let database = Database::open_copy(&path, LOOK)?;
     database.checkpoint()?;

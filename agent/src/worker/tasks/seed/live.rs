@@ -4,7 +4,9 @@
 //! no checkpoint writes pages into the database that are newer than its mark; the log is begun anew at most once, and only when
 //! all of it was in the database already; and the server's own end is not the last close, so the log stays. So whatever is
 //! committed after the mark is in the frames of the log, and nowhere else. The database itself is copied as it lies, the pages of
-//! all frames up to the present are laid over the copy, and after the server was stopped those of the frames that came since.
+//! all frames up to the present are laid over the copy. After the server was stopped the pages of the frames that came since are written beside the copy as
+//! a log of its own, in one go: written to where they belong, they would be thousands of small writes all over a large file, which a
+//! disk takes seconds for. The new version's SQLite lays them over, as it does with any log that it finds.
 //!
 //! Readers do not lock writers out in WAL mode, and in no other: there nothing is held ([`NotLive::Unfit`]). The log grows
 //! while it is held, so it is held for a limited time and a limited growth ([`Live::is_too_much`]).
@@ -22,7 +24,7 @@ use rusqlite::config::DbConfig;
 use super::super::database::{Database, task_error};
 use super::super::work_copy::{DATABASE, empty, fresh, open_userdata};
 use super::copy::{self, Copied, lay_over};
-use super::wal::{self, Mark};
+use super::wal::{self, Change, Mark};
 use crate::domain::{EntryKind, STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
 use crate::worker::files::{
     Deadline, Dir, FileError, Seen, copy_entries, dress, hash_file, lying, refuse_hollow, remove_tree, sync_tree,
@@ -70,6 +72,7 @@ pub struct Live {
     page_size: u32,
     mark: Option<Mark>,
     others: Vec<StateEntry>,
+    level: Option<u32>,
     method: SeedMethod,
     since: Instant,
 }
@@ -91,6 +94,7 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
         return unfit("nobody has the database open");
     }
     let (main, main_seen) = source.file(DATABASE, owner)?;
+    let main = main.into_kernel().map_err(source.failed("opening", DATABASE))?;
     let page_size = match page_size_in_wal_mode(&main).map_err(source.failed("reading", DATABASE))? {
         Some(size) => size,
         None => return unfit("the database is not in WAL mode, where a reader would lock the server out"),
@@ -101,10 +105,11 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
     let asked = open(&path)?;
     held.connection().execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;").or_else(|error| locked(&path, error))?;
     let (log, log_seen) = source.file(LOG, owner)?;
+    let log = log.into_kernel().map_err(source.failed("opening", LOG))?;
     if !source.stat(DATABASE)?.is_some_and(|now| now.is_same(&main_seen)) {
         return unfit("the database was replaced at this very moment");
     }
-    let target = copy.create(DATABASE)?;
+    let target = copy.create(DATABASE)?.into_kernel().map_err(copy.failed("making", DATABASE))?;
     let mut live = Live {
         _held: held,
         asked,
@@ -118,6 +123,7 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
         page_size,
         mark: None,
         others: Vec::new(),
+        level: None,
         method: SeedMethod::LiveCopy,
         since: Instant::now(),
     };
@@ -126,13 +132,13 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
     let copied_ms = ms(begun);
     let checking = Instant::now();
     copy::read_back(&live.target, copied).map_err(live.copy.failed("reading back", DATABASE))?;
-    live.catch_up(false)?;
+    live.catch_up()?;
     let bytes = live.copy_others()?;
-    let level = live.check()?;
+    live.level = live.check()?;
     let checked_ms = ms(checking);
-    live.catch_up(false)?;
+    live.catch_up()?;
     live.target.sync_data().map_err(live.copy.failed("syncing", DATABASE))?;
-    let report = LiveSeed { bytes, method: live.method, migration_level: level, copied_ms, checked_ms };
+    let report = LiveSeed { bytes, method: live.method, migration_level: live.level, copied_ms, checked_ms };
     Ok((live, report))
 }
 
@@ -206,35 +212,60 @@ impl Live {
         told.map(|frames| u64::try_from(frames).unwrap_or(0)).map_err(|error| task_error("asking for the log", &error))
     }
 
-    /// Lays what was committed since the last time over the copy; returns the bytes. With the server stopped (`stopped`) that is
-    /// all that is in the log, as SQLite would recover it; else what SQLite says is committed.
-    fn catch_up(&mut self, stopped: bool) -> Result<u64, TaskError> {
+    /// Lays what was committed since the last time over the copy.
+    fn catch_up(&mut self) -> Result<(), TaskError> {
+        if self.frames()? == 0 {
+            return Ok(());
+        }
+        let (salts, change) = self.committed(false)?;
+        lay_over(&self.log, &self.target, &change, self.page_size).map_err(self.copy.failed("writing", DATABASE))?;
+        self.refuse_begun_anew(salts)?;
+        self.mark = Some(change.mark);
+        Ok(())
+    }
+
+    /// What was committed since the last time, and the salts of the log that it is in. With the server stopped that is all that is in
+    /// the log, as SQLite would recover it; else what SQLite says is committed.
+    fn committed(&self, stopped: bool) -> Result<(Option<[u8; 8]>, Change), TaskError> {
         let reading = || self.source.failed::<std::io::Error, _>("reading", LOG);
         for _ in 0..TRIES {
-            let before = wal::salts(&self.log).map_err(reading())?;
+            let salts = wal::salts(&self.log).map_err(reading())?;
             let frames = self.frames()?;
-            let most = if stopped { None } else { Some(frames) };
-            let begun_anew = before != self.mark.map(|mark| mark.salts());
-            if frames == 0 && !stopped {
-                return Ok(0);
-            }
+            let most = (!stopped).then_some(frames);
             let Some(change) = wal::changes(&self.log, self.page_size, self.mark.as_ref(), most).map_err(reading())? else {
-                return if frames == 0 { Ok(0) } else { Err(lost("the log has no header, although it has frames")) };
+                if frames == 0 {
+                    return Ok((salts, Change::default()));
+                }
+                return Err(lost("the log has no header, although it has frames"));
             };
-            let old_round = !begun_anew && frames < self.mark.map_or(0, |mark| mark.frames);
-            if change.mark.frames < frames && !old_round {
-                // Begun anew between the question and the answer.
-                continue;
+            // Fewer frames than were read before, in the same round: it was begun anew, and nothing was committed to it yet.
+            let nothing_new = salts == self.mark.map(|mark| mark.salts()) && frames < self.mark.map_or(0, |mark| mark.frames);
+            if change.mark.frames >= frames || nothing_new {
+                return Ok((salts, change));
             }
-            let bytes =
-                lay_over(&self.log, &self.target, &change, self.page_size).map_err(self.copy.failed("writing", DATABASE))?;
-            if wal::salts(&self.log).map_err(reading())? != before {
-                return Err(lost("the server began its log anew while it was being read"));
-            }
-            self.mark = Some(change.mark);
-            return Ok(bytes);
+            // Begun anew between the question and the answer.
         }
         Err(lost("the server's log could not be read to its end"))
+    }
+
+    fn refuse_begun_anew(&self, salts: Option<[u8; 8]>) -> Result<(), TaskError> {
+        match wal::salts(&self.log).map_err(self.source.failed("reading", LOG))? == salts {
+            true => Ok(()),
+            false => Err(lost("the server began its log anew while it was being read")),
+        }
+    }
+
+    /// Writes what was committed since the last time as the copy's own log, synced. Returns its bytes.
+    fn write_log(&self) -> Result<u64, TaskError> {
+        let (salts, change) = self.committed(true)?;
+        if change.page_count.is_none() {
+            return Ok(0);
+        }
+        let log = self.copy.create(LOG)?.into_kernel().map_err(self.copy.failed("making", LOG))?;
+        let bytes = wal::write(&change, &self.log, &log, self.page_size).map_err(self.copy.failed("writing", LOG))?;
+        log.sync_data().map_err(self.copy.failed("syncing", LOG))?;
+        self.refuse_begun_anew(salts)?;
+        Ok(bytes)
     }
 
     /// `quick_check` of the copy as it is, and its migration level.
@@ -255,7 +286,8 @@ impl Live {
         self.since.elapsed() > HELD || self.log.metadata().is_ok_and(|meta| meta.len() > GROWN)
     }
 
-    /// With the server stopped: brings the copy up to its last write and syncs it. The originals are only read.
+    /// With the server stopped: brings the copy up to its last write and syncs it; the names in its directory are synced when it is
+    /// put in place. The originals are only read.
     pub fn finish(mut self) -> Result<SeedReport, TaskError> {
         let owner = self.main_seen.uid;
         for (name, then) in [(DATABASE, &self.main_seen), (LOG, &self.log_seen)] {
@@ -268,24 +300,24 @@ impl Live {
         }
         // Looked at before anything is read: what is written meanwhile shows.
         let originals = lying(&self.source, &copied_entries(), owner)?;
-        let database = self.catch_up(true)?;
+        let late = self.write_log()?;
         let others = self.refresh_others(owner)?;
-        self.target.sync_data().map_err(self.copy.failed("syncing", DATABASE))?;
-        let look = Database::open_finished(&self.database_path(), CONNECTION)?;
-        let migration_level = look.level()?;
-        look.close()?;
         let mode = originals.iter().find(|entry| entry.path == DATABASE).map_or(0o600, |entry| entry.mode);
-        let bytes = self.target.metadata().map_err(self.copy.failed("looking at", DATABASE))?.len();
-        let kind = EntryKind::File;
         let mut dressed = self.others.clone();
-        dressed.push(StateEntry { path: DATABASE.to_owned(), kind, mode, bytes, blake3: String::new() });
+        for name in [DATABASE, LOG] {
+            if let Some(seen) = self.copy.stat(name)? {
+                let (path, kind) = (name.to_owned(), EntryKind::File);
+                dressed.push(StateEntry { path, kind, mode, bytes: seen.bytes, blake3: String::new() });
+            }
+        }
         dress(&self.copy, &dressed, None)?;
         Ok(SeedReport {
             bytes: dressed.iter().map(|entry| entry.bytes).sum(),
             originals,
-            migration_level,
+            migration_level: self.level,
             method: self.method,
-            late_bytes: database + others,
+            late_bytes: late + others,
+            log: late > 0,
         })
     }
 
@@ -319,7 +351,6 @@ impl Live {
                 None => {}
             }
             now.extend(entries);
-            self.copy.sync()?;
         }
         self.others = now;
         Ok(bytes)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::work_copy::{DATABASE, SIDECARS, empty, finish_database, fresh, open_userdata};
 use crate::domain::{STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
-use crate::worker::files::{Deadline, copy_entries, dress, lying, sync_tree};
+use crate::worker::files::{Deadline, copy_entries, dress, lying, own_uid, sync_tree};
 use crate::worker::protocol::{TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Seed`].
@@ -12,12 +12,19 @@ use crate::worker::protocol::{TaskError, TaskErrorKind};
 /// The database is copied with its `-wal` (and a rollback journal, if something left one) and then brought up to date in
 /// the copy by SQLite itself; its journal mode stays what it was. The copy has the modes of the originals.
 pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
-    let owner = rustix::process::geteuid().as_raw();
+    let owner = own_uid();
     let source = open_userdata(userdata, owner)?;
     let copy = fresh(dest)?;
     let Some(source) = source else {
         sync_tree(&copy, owner)?;
-        return Ok(SeedReport { originals: Vec::new(), migration_level: None, bytes: 0, method: method(false), late_bytes: 0 });
+        return Ok(SeedReport {
+            originals: Vec::new(),
+            migration_level: None,
+            bytes: 0,
+            method: method(false),
+            late_bytes: 0,
+            log: false,
+        });
     };
     match source.stat(DATABASE)? {
         Some(seen) if seen.bytes == 0 && seen.kind.is_some() => {
@@ -47,6 +54,7 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
     Ok(SeedReport {
         bytes,
         late_bytes: if all_cloned { 0 } else { bytes },
+        log: false,
         originals,
         migration_level: holdings.level,
         method: method(all_cloned),

@@ -1,0 +1,93 @@
+//! What is remembered about users' waits: since when, escalated or not, and what people said.
+
+use std::collections::BTreeMap;
+
+use rusqlite::OptionalExtension;
+
+use super::{Journal, JournalError, reading, writing};
+use crate::domain::{UserName, Wait};
+
+/// Facts of this kind have the user's name after it.
+const PREFIX: &str = "wait:";
+
+impl Journal {
+    /// The wait of one user.
+    pub fn wait(&self, user: &UserName) -> Result<Wait, JournalError> {
+        Ok(self.value(&key(user))?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+    }
+
+    /// All waits there are.
+    pub fn waits(&self) -> Result<BTreeMap<UserName, Wait>, JournalError> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT substr(key, 6), value FROM facts WHERE key > 'wait:' AND key < 'wait;'")
+            .map_err(reading)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .map_err(reading)?
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(reading)?;
+        let mut waits = BTreeMap::new();
+        for (user, text) in rows {
+            if let Ok(user) = user.parse() {
+                waits.insert(user, serde_json::from_str(&text)?);
+            }
+        }
+        Ok(waits)
+    }
+
+    /// Changes one user's wait, all at once, and returns what it is then. Writes only when something changes.
+    pub fn change_wait(&self, user: &UserName, change: impl FnOnce(&mut Wait)) -> Result<Wait, JournalError> {
+        let key = key(user);
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(writing)?;
+        let text: Option<String> = transaction
+            .query_row("SELECT value FROM facts WHERE key = ?1", [&key], |row| row.get(0))
+            .optional()
+            .map_err(reading)?;
+        let before: Wait = text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
+        let mut wait = before.clone();
+        change(&mut wait);
+        if wait == before {
+            return Ok(wait);
+        }
+        if wait == Wait::default() {
+            transaction.execute("DELETE FROM facts WHERE key = ?1", [&key])
+        } else {
+            transaction
+                .execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?1, ?2)", [&key, &serde_json::to_string(&wait)?])
+        }
+        .map_err(writing)?;
+        transaction.commit().map_err(writing)?;
+        Ok(wait)
+    }
+}
+
+fn key(user: &UserName) -> String {
+    format!("{PREFIX}{user}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::domain::{Said, Word};
+
+    #[test]
+    fn what_was_said_survives_reopening_and_goes_when_nothing_is_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.sqlite");
+        let (alice, bob): (UserName, UserName) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+        let said = Said { word: Word::Later { until_ms: 7 }, at_ms: 1, uid: 1000, reason: Some("demo".to_owned()) };
+        let journal = Journal::open(&path).unwrap();
+        let changed = journal.change_wait(&alice, |wait| wait.user = Some(said)).unwrap();
+        journal.change_wait(&bob, |wait| wait.since_ms = Some(3)).unwrap();
+        drop(journal);
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.wait(&alice).unwrap(), changed);
+        assert_eq!(journal.waits().unwrap().len(), 2);
+        journal.change_wait(&alice, |wait| *wait = Wait::default()).unwrap();
+        assert_eq!(journal.waits().unwrap().keys().collect::<Vec<_>>(), [&bob]);
+        assert_eq!(journal.wait(&alice).unwrap(), Wait::default());
+    }
+}
