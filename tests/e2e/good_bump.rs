@@ -65,7 +65,7 @@ fn a_good_bump_reaches_everybody_and_interrupts_nobody_at_work() {
 fn planning_changes_nothing(site: &Site) {
     assert_eq!(site.status()["pin"]["version"], GOOD);
     let look = |site: &Site| {
-        let tree = "find /var/lib/t3pin /.t3pin /etc/t3pin /etc/t3-serve ! -name 'journal.sqlite*' -printf '%p %T@ %s %i\\n' 2>/dev/null | sort";
+        let tree = "find /var/lib/t3pin /.t3pin /etc/t3pin /etc/t3-serve ! -path '*/journal.*' -printf '%p %T@ %s %i\\n' 2>/dev/null | sort";
         (site.untouched(&USERS), site.sh(tree).stdout, site.ok("t3pin history --json"))
     };
     let before = look(site);

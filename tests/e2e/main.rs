@@ -5,6 +5,7 @@
 mod bad_release;
 mod common;
 mod crash;
+mod draining;
 mod found;
 mod good_bump;
 mod install;

@@ -30,6 +30,12 @@ pub async fn look(place: &Place, control_group: &str, deadline: Duration) -> Act
     both(database, jobs)
 }
 
+/// The jobs in the terminals of a control group, right now: cheap, and on the caller's own thread. An error means that it
+/// cannot be told.
+pub fn terminal_jobs(control_group: &str) -> io::Result<Vec<BusyReason>> {
+    terminal::jobs(control_group)
+}
+
 /// Puts the two looks together: any sign of work is busy, else anything unknown is unknown.
 fn both(database: Activity, jobs: io::Result<Vec<BusyReason>>) -> Activity {
     match (database, jobs) {

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
-use super::Agent;
 use super::runs::Run;
+use super::sights::NEAR_MS;
+use super::{Agent, now_ms};
 use crate::api::types::{EnrollRequest, RollbackRequest};
 use crate::domain::UserName;
 
@@ -39,34 +42,69 @@ pub fn desk() -> (Desk, mpsc::Receiver<Order>) {
 /// Works until the process ends: recovery first, then whatever comes.
 pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
     agent.recover().await;
+    // Whoever waits since before the last start is looked at first of all.
+    let mut changed = agent.watch(true).await;
+    let mut soaked = Instant::now();
+    let mut soaks = false;
     loop {
-        let pause = agent.next_look();
-        agent.rest();
-        let order = match pause {
-            Some(pause) => tokio::time::timeout(pause, orders.recv()).await,
-            None => Ok(orders.recv().await),
+        if changed {
+            agent.rest();
+            soaks = agent.soaks();
+        }
+        let soak = soaks.then(|| soaked + agent.settings().watch_interval);
+        let order = loop {
+            let due = soak.into_iter().chain(agent.next_drain()).min();
+            tokio::select! {
+                order = next(&mut orders, due) => break order,
+                // Somebody's look has come closer than was thought.
+                () = agent.sights.stirred() => {}
+            }
         };
+        changed = true;
         match order {
             Ok(Some(Order::Enforce(calls, run))) => agent.enforce(calls.as_ref(), &run).await,
             Ok(Some(Order::Now(user, calls, run))) => agent.now(&user, calls.as_ref(), &run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
             Ok(Some(Order::Enroll(request, run))) => agent.enroll(&request, &run).await,
-            Ok(Some(Order::Look)) | Err(_) => agent.watch().await,
+            Ok(Some(Order::Look)) => {
+                agent.sights.forget_all();
+                agent.watch(true).await;
+            }
+            Err(_) => {
+                let soak_due = soak.is_some_and(|due| due <= Instant::now());
+                if soak_due {
+                    soaked = Instant::now();
+                }
+                changed = agent.watch(soak_due).await;
+            }
             Ok(None) => return,
         }
     }
 }
 
+/// The next order; `Err` when there was none until `due`.
+async fn next(orders: &mut mpsc::Receiver<Order>, due: Option<Instant>) -> Result<Option<Order>, Elapsed> {
+    match due {
+        Some(due) => tokio::time::timeout_at(due, orders.recv()).await,
+        None => Ok(orders.recv().await),
+    }
+}
+
 impl Agent {
-    /// How long nothing has to be looked at; `None` while nothing waits and nothing soaks.
-    fn next_look(&self) -> Option<Duration> {
-        let open = self.journal.open_bumps().unwrap_or_default();
-        let settings = self.settings();
-        let soaking = open.iter().any(|bump| bump.phase == crate::engine::Phase::Soaking).then_some(settings.watch_interval);
+    /// Whether anybody is in their soak, or was left under way.
+    fn soaks(&self) -> bool {
+        let tended = |bump: &crate::engine::Bump| bump.phase == crate::engine::Phase::Soaking || bump.is_under_way();
+        self.journal.open_bumps().map_or(true, |open| open.iter().any(tended))
+    }
+
+    /// When whoever waits has to be looked at again; `None` while nobody waits. A clock that was set is noticed soon.
+    fn next_drain(&self) -> Option<Instant> {
         // A thaw puts an order to look on the desk itself.
-        let frozen = self.journal.freeze().is_ok_and(|freeze| freeze.is_some());
-        let waiting = (!frozen && self.journal.unfinished().unwrap_or(true)).then_some(settings.poll);
-        soaking.into_iter().chain(waiting).min()
+        if self.journal.freeze().is_ok_and(|freeze| freeze.is_some()) || !self.journal.unfinished().unwrap_or(true) {
+            return None;
+        }
+        let left = self.sights.next_due().map_or(NEAR_MS, |due| due.saturating_sub(now_ms()).clamp(0, NEAR_MS));
+        Some(Instant::now() + Duration::from_millis(left.unsigned_abs()))
     }
 
     /// Notes on the board that nothing is under way, or what waits.

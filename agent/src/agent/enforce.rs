@@ -1,5 +1,7 @@
 //! Enforcing the pin: doing what the engine says is next until it says to rest.
 
+use std::collections::BTreeSet;
+
 use super::drive::Progress;
 use super::runs::Run;
 use super::summary;
@@ -7,10 +9,11 @@ use super::survey::SurveyError;
 use super::{Agent, now_ms};
 use crate::api::types::RunOutcome;
 use crate::config::Pin;
-use crate::domain::{Activity, UserName, Version};
-use crate::engine::rollout::{Decision, HostView, Next, busy, decide, next};
+use crate::domain::{Activity, BumpId, DeferralOwner, UserName, Version};
+use crate::engine::rollout::{Decision, HostView, InstanceView, Next, busy, decide, next};
 use crate::engine::{Bump, Event, Phase};
 use crate::host::instances;
+use crate::journal::JournalError;
 use crate::versions::InstallSettings;
 
 impl Agent {
@@ -50,6 +53,8 @@ impl Agent {
 
     async fn enforce_pin(&self, pin: &Pin, calls: Option<&UserName>, run: &Run) -> (RunOutcome, String) {
         self.board.clear_uninstallable();
+        // Who orders it wants to know how things are, not how they were.
+        self.sights.forget_all();
         let begun = now_ms();
         let remembered =
             self.journal.set_enforced_ms(begun).and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
@@ -86,8 +91,10 @@ impl Agent {
                 // What waits while the host is frozen waits for the thaw, and is not forgotten.
                 Next::Rest if view.frozen.is_some() => return Ok(()),
                 Next::Rest => {
-                    let waits = |i| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
-                    return Ok(self.journal.set_unfinished(view.instances.iter().any(waits))?);
+                    let waits = |i: &&InstanceView| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
+                    let waiting: BTreeSet<_> = view.instances.iter().filter(waits).map(|i| &i.user).collect();
+                    self.sights.keep_only(|user| waiting.contains(user));
+                    return Ok(self.journal.set_unfinished(!waiting.is_empty())?);
                 }
                 Next::Install(version) => self.install(&version, pin, say).await,
                 Next::Plan { user, from, to, reason } => match instances::of(&self.env, &user) {
@@ -99,19 +106,15 @@ impl Agent {
                     if let Some(bump) = self.journal.bump(id)? {
                         tell_forced(&view, &bump, say);
                         let bump = self.drive(bump, Event::GoAhead, say).await;
+                        match bump.deferral.as_ref().filter(|_| bump.phase == Phase::Ready) {
+                            // Not at once again: the next look may say once more what turned out to be wrong.
+                            Some(deferral) => self.sights.doubt(bump.instance.user(), &deferral.reason, now_ms()),
+                            None => self.sights.forget(bump.instance.user()),
+                        }
                         self.spend_now(&bump);
                     }
                 }
-                Next::PutOff(id, reason, owner) => {
-                    if let Some(bump) = self.journal.bump(id)? {
-                        tracing::info!(
-                            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to,
-                            "{} is put off: {reason}", bump.instance.user()
-                        );
-                        say(format!("{}: put off: {reason}", bump.instance.user()));
-                        self.drive(bump, Event::PutOff { reason, owner }, &|_| ()).await;
-                    }
-                }
+                Next::PutOff(id, reason, owner) => self.put_off(id, reason, owner, say).await?,
                 Next::CallOff(id, reason) => {
                     if let Some(bump) = self.journal.bump(id)? {
                         self.drive(bump, Event::CalledOff { reason }, say).await;
@@ -119,6 +122,18 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Notes that a bump waits, and says so.
+    pub async fn put_off(&self, id: BumpId, reason: String, owner: DeferralOwner, say: Progress<'_>) -> Result<(), JournalError> {
+        let Some(bump) = self.journal.bump(id)? else { return Ok(()) };
+        tracing::info!(
+            T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, T3PIN_VERSION = %bump.to,
+            "{} is put off: {reason}", bump.instance.user()
+        );
+        say(format!("{}: put off: {reason}", bump.instance.user()));
+        self.drive(bump, Event::PutOff { reason, owner }, &|_| ()).await;
+        Ok(())
     }
 
     /// Installs a version; a failure is noted, so that nobody is bumped to it until the next order.

@@ -136,9 +136,7 @@ impl Handler for Doors {
     }
 
     async fn defer(&self, caller: Caller, user: UserName, request: DeferRequest) -> Result<Told, ApiError> {
-        let told = self.agent.defer(caller, &user, request)?;
-        self.desk.try_send(Order::Look).ok();
-        Ok(told)
+        self.agent.defer(caller, &user, request)
     }
 
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {

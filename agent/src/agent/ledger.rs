@@ -12,6 +12,10 @@ impl Ledger for Journal {
         self.record(bump, event, now_ms)
     }
 
+    fn is_complete(&self) -> bool {
+        self.finding().is_none()
+    }
+
     fn add_quarantine(&self, version: &Version, reason: &str, now_ms: UnixMs) -> Result<(), JournalError> {
         self.add_quarantine(version, reason, now_ms)
     }

@@ -4,6 +4,7 @@
 //! on the desk. What is to be done is decided by `engine`; [`effects`] has it done by the four works and reports back as
 //! events; [`drive`] writes every step to the journal before its effects start.
 
+mod aftermath;
 mod board;
 mod desk;
 mod drive;
@@ -20,10 +21,12 @@ mod pins;
 mod recovery;
 mod rollback;
 mod runs;
+mod sights;
 mod socket;
 mod status;
 mod summary;
 mod survey;
+mod sweep;
 mod unit_file;
 mod waiting;
 mod watch;
@@ -60,6 +63,7 @@ struct Agent {
     settings: RwLock<SettingsNow>,
     board: board::Board,
     runs: runs::Runs,
+    sights: sights::Sights,
     _alone: lock::Alone,
 }
 
@@ -95,6 +99,7 @@ impl Agent {
             settings: RwLock::new(settings),
             board: board::Board::new(now_ms()),
             runs: runs::Runs::default(),
+            sights: sights::Sights::default(),
             _alone: alone,
         })
     }
@@ -138,11 +143,13 @@ pub fn main() -> ExitCode {
         let watchdog = tokio::spawn(notify::watchdog());
         let door = tokio::spawn(crate::api::server::serve(listener, handler));
         let work = tokio::spawn(desk::work(Arc::clone(&agent), orders));
+        let sweep = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
         notify::ready(&agent.board.doing().1);
         tokio::select! {
             () = stop => tracing::info!("told to stop; a bump under way is taken up again at the next start"),
             ended = door => tracing::error!("the socket is closed: {ended:?}"),
             ended = work => tracing::error!("the work has ended: {ended:?}"),
+            ended = sweep => tracing::error!("the watch over deferred users has ended: {ended:?}"),
         }
         notify::stopping();
         watchdog.abort();

@@ -12,9 +12,11 @@ impl Agent {
                 tracing::warn!("sandboxes of the last agent could not be stopped: {error}");
             }
         }
+        self.settle_journal().await;
         conduct::recover(self).await;
         if let Err(error) = self.store.clean_half_made() {
             tracing::warn!("half-made versions could not be removed: {error}");
         }
+        self.journal.confirm();
     }
 }

@@ -36,7 +36,7 @@ impl Agent {
         if stories.is_empty() {
             stories.push("nobody has a bump that could be rolled back".to_owned());
         }
-        run.end(worst, stories.join(". "));
+        run.end(worst, super::summary::sentences(&stories));
     }
 
     /// The bump to take back: the open one if it has got anywhere, else the one that led to the present binding.

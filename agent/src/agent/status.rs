@@ -6,7 +6,8 @@ use super::Agent;
 use super::drive::words;
 use super::survey::unloadable;
 use crate::api::types::{
-    AgentStatus, BumpSummary, Caller, FreezeStatus, InstanceStatus, PinStatus, QuarantineStatus, RolloutStatus, StatusReport,
+    AgentStatus, BumpSummary, Caller, FreezeStatus, InstanceStatus, JournalNotice, PinStatus, QuarantineStatus, RolloutStatus,
+    StatusReport,
 };
 use crate::domain::{UserName, Version};
 use crate::engine::rollout::{Decision, HostView, InstanceView, decide};
@@ -49,6 +50,7 @@ impl Agent {
                 .into_iter()
                 .map(|q| QuarantineStatus { version: q.version, reason: q.reason, since_ms: q.since_ms })
                 .collect(),
+            journal: self.journal.reports().into_iter().map(notice).collect(),
             instances,
         }
     }
@@ -131,7 +133,8 @@ impl Agent {
             state: state.to_owned(),
             detail,
             phase: open.as_ref().map(|open| phase_word(open.phase)),
-            deferral: open.as_ref().and_then(|open| open.deferral.clone()),
+            deferral: open.as_ref().and_then(|open| self.deferral_of(open)),
+            wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
         }
@@ -168,6 +171,10 @@ impl Agent {
         });
         Some(RolloutStatus { version: version.clone(), state: state.to_owned(), reason, done, pending, deferred })
     }
+}
+
+fn notice(report: crate::journal::Report) -> JournalNotice {
+    JournalNotice { at_ms: report.at_ms, found: report.found, done: report.done, aside: report.aside.display().to_string() }
 }
 
 /// What is said of the first of `users`.

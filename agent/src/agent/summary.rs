@@ -17,7 +17,12 @@ pub fn of(view: &HostView, closed: &[Bump], begun: UnixMs) -> (RunOutcome, Strin
     if sum.stories.is_empty() {
         sum.stories.push("there are no instances; `t3pin enroll USER` makes one".to_owned());
     }
-    (sum.worst, sum.stories.join(". "))
+    (sum.worst, sentences(&sum.stories))
+}
+
+/// Stories one after the other; some end in a full stop of their own.
+pub fn sentences(stories: &[String]) -> String {
+    stories.iter().map(|story| story.trim_end_matches('.')).collect::<Vec<_>>().join(". ")
 }
 
 struct Sum {
@@ -67,6 +72,10 @@ fn tell_instances(sum: &mut Sum, view: &HostView) {
                 settled.push(format!("{user} {}", instance.wanted))
             }
             Decision::Keep(reason) => sum.take(RunOutcome::Done, format!("{user}: {reason}")),
+            Decision::Defer(reason) if instance.calls => {
+                let inside = "you called from inside this server, so it goes last, once nothing runs in its terminals any more";
+                sum.take(RunOutcome::Deferred, format!("{user} is put off: {reason}; {inside}"));
+            }
             Decision::Defer(reason) => sum.take(RunOutcome::Deferred, format!("{user} is put off: {reason}")),
             Decision::Bump(reason) => sum.take(RunOutcome::Deferred, format!("{user} is next: {reason}")),
             // Told already, at the end of the bump that it came from.

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::sights::{Seen, Watch};
 use super::{Agent, now_ms};
 use crate::activity;
 use crate::config::Pin;
-use crate::domain::{Activity, BusyReason, Instance, Place, UserName};
-use crate::engine::rollout::{HostView, InstanceView};
-use crate::engine::waits::waits;
+use crate::domain::{Activity, BusyReason, DeferralOwner, Instance, Place, UnixMs, UserName, Wait};
+use crate::engine::rollout::{Decision, HostView, InstanceView, decide};
+use crate::engine::sight::Sight;
+use crate::engine::waits::{Hurry, hurry, next_rule, waits};
 use crate::engine::{Bump, Phase};
 use crate::host::instances;
 use crate::journal::JournalError;
@@ -35,8 +37,21 @@ impl Agent {
     /// What the engine needs to know. `pin` is what counts; users for whom the pin `enforced` by order said something else are
     /// marked, so that nothing new begins for them unasked (`None`: an order is being carried out, everything counts).
     pub async fn survey(&self, pin: &Pin, enforced: Option<&Pin>) -> Result<HostView, SurveyError> {
+        let mut view = self.host_view()?;
+        let mut waits = self.journal.waits()?;
+        for user in self.users().await {
+            let wait = waits.remove(&user).unwrap_or_default();
+            let mut seen = self.instance_view(pin, enforced, &user, wait)?;
+            self.look_closer(&view, &mut seen).await;
+            view.instances.push(seen);
+        }
+        Ok(view)
+    }
+
+    /// The host without its instances.
+    fn host_view(&self) -> Result<HostView, SurveyError> {
         let settings = self.settings();
-        let mut view = HostView {
+        Ok(HostView {
             now_ms: now_ms(),
             frozen: self.journal.freeze()?.map(|freeze| freeze.reason.unwrap_or_else(|| "no reason given".to_owned())),
             installed: self.store.list()?.into_iter().map(|installed| installed.version).collect(),
@@ -47,47 +62,78 @@ impl Agent {
             rules: self.rules(),
             closed: settings.drain.window.closed(now_ms()),
             instances: vec![],
-        };
-        let mut waits = self.journal.waits()?;
-        for user in self.users().await {
-            let wanted = pin.wanted(&user).clone();
-            let bound = self.store.binding(&user)?;
-            let open = self.journal.open_bump(&user)?;
-            let last = self.journal.closed_bumps(Some(&user), 1)?.into_iter().next();
-            let tried = self.journal.last_closed_to(&user, &wanted)?;
-            let unenforced = enforced.is_some_and(|enforced| *enforced.wanted(&user) != wanted);
-            let mut seen = InstanceView {
-                bound,
-                wanted,
-                stopped: false,
-                unenforced,
-                problem: None,
-                activity: None,
-                busy_until_ms: None,
-                wait: waits.remove(&user).unwrap_or_default(),
-                calls: false,
-                open,
-                last,
-                tried,
-                user: user.clone(),
-            };
-            self.look_closer(&view, &mut seen, &user).await;
-            view.instances.push(seen);
-        }
+        })
+    }
+
+    /// One instance, as [`Agent::survey`] would see it, in a view of its own.
+    pub async fn survey_of(&self, pin: &Pin, enforced: Option<&Pin>, user: &UserName) -> Result<HostView, SurveyError> {
+        let mut view = self.host_view()?;
+        let mut seen = self.instance_view(pin, enforced, user, self.journal.wait(user)?)?;
+        self.look_closer(&view, &mut seen).await;
+        view.instances.push(seen);
         Ok(view)
     }
 
-    /// What only matters for an instance that is to change: its settings, its unit, its activity.
-    async fn look_closer(&self, view: &HostView, seen: &mut InstanceView, user: &UserName) {
+    /// What the journal and the store know of an instance.
+    fn instance_view(&self, pin: &Pin, enforced: Option<&Pin>, user: &UserName, wait: Wait) -> Result<InstanceView, SurveyError> {
+        let wanted = pin.wanted(user).clone();
+        Ok(InstanceView {
+            bound: self.store.binding(user)?,
+            stopped: false,
+            unenforced: enforced.is_some_and(|enforced| *enforced.wanted(user) != wanted),
+            problem: None,
+            activity: None,
+            busy_until_ms: None,
+            wait,
+            calls: false,
+            open: self.journal.open_bump(user)?,
+            last: self.journal.closed_bumps(Some(user), 1)?.into_iter().next(),
+            tried: self.journal.last_closed_to(user, &wanted)?,
+            user: user.clone(),
+            wanted,
+        })
+    }
+
+    /// What only matters for an instance that is to change: its settings, its unit, its activity. Nobody is looked at before
+    /// their next look is due.
+    async fn look_closer(&self, view: &HostView, seen: &mut InstanceView) {
         let resting = seen.open.as_ref().is_none_or(|open| matches!(open.phase, Phase::Planned | Phase::Ready));
         if !resting || seen.bound.is_none() || seen.bound.as_ref() == Some(&seen.wanted) {
             return;
         }
+        if self.sights.recall(seen, view.now_ms) {
+            return;
+        }
+        let watch = self.look_afresh(view, seen).await;
+        let now = now_ms();
+        let waits = waits(view, seen);
+        let earliest_ms = waits.as_ref().and_then(|waits| waits.until_ms);
+        let waits = waits.filter(|waits| waits.owner != DeferralOwner::Activity).and_then(|waits| waits.until_ms);
+        let activity = seen.activity.clone();
+        self.sights.note(
+            &seen.user,
+            Seen {
+                stopped: seen.stopped,
+                problem: seen.problem.clone(),
+                sight: activity.map(|activity| Sight { at_ms: now, activity, moved_ms: None, busy_until_ms: None, tries: 0 }),
+                watch,
+                quiet_ms: if hurry(&seen.wait, now, &view.rules) == Hurry::None { view.rules.quiet_ms } else { 0 },
+                at_ms: now,
+                earliest_ms,
+                until_ms: waits.into_iter().chain(next_rule(&seen.wait, now, &view.rules)).min(),
+            },
+        );
+        // What was known before of jobs in terminals counts on.
+        self.sights.recall(seen, UnixMs::MIN);
+    }
+
+    async fn look_afresh(&self, view: &HostView, seen: &mut InstanceView) -> Option<Watch> {
+        let user = &seen.user;
         let instance = match instances::of(&self.env, user) {
             Ok(instance) => instance,
             Err(error) => {
                 seen.problem = Some(error.to_string());
-                return;
+                return None;
             }
         };
         match self.systemd.unit(&instance.unit).await {
@@ -102,14 +148,18 @@ impl Agent {
             }
             Ok(state) => {
                 seen.stopped = state.active_state == "inactive";
-                // What waits for something else needs no look.
-                if waits(view, seen).is_some() {
-                    return;
+                // What waits for something else, or must not be done at all, needs no look.
+                if !matches!(decide(view, seen), Decision::Bump(_)) {
+                    return None;
                 }
+                // Before the look, so that whatever moves meanwhile is a move.
+                let watch = Watch::of(instance.place.clone(), &state.control_group).await;
                 seen.activity = Some(self.activity(&instance.place, &state.control_group, LOOK).await);
+                return Some(watch);
             }
             Err(error) => seen.problem = Some(error.to_string()),
         }
+        None
     }
 
     /// Whether the unit starts the binding, in whatever way: one that starts a version of its own would run it on data that was

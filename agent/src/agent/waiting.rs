@@ -1,9 +1,10 @@
 //! The ledger of waits: since when an instance has been waiting, who said what about it, when that takes too long.
 
 use super::{Agent, now_ms};
-use crate::domain::{Said, UserName, Wait, Word};
+use crate::api::types::WaitStatus;
+use crate::domain::{Deferral, Said, UnixMs, UserName, Wait, Word};
 use crate::engine::rollout::{Decision, HostView, decide};
-use crate::engine::waits::{Hurry, Rules, hurry, is_overdue};
+use crate::engine::waits::{Hurry, Rules, hurry, is_overdue, user_limit};
 use crate::engine::{Bump, Phase};
 use crate::journal::JournalError;
 
@@ -53,6 +54,27 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Why a bump is put off, since when its user has been waiting at all, and when they were last looked at.
+    pub fn deferral_of(&self, bump: &Bump) -> Option<Deferral> {
+        let mut deferral = bump.deferral.clone()?;
+        let since = self.journal.wait(bump.instance.user()).ok().and_then(|wait| wait.since_ms);
+        deferral.since_ms = deferral.since_ms.min(since.unwrap_or(UnixMs::MAX));
+        let looked = self.sights.times(bump.instance.user()).map(|(at, _)| at);
+        deferral.last_look_ms = deferral.last_look_ms.max(looked.unwrap_or(UnixMs::MIN));
+        Some(deferral)
+    }
+
+    /// What is known of the end of a wait.
+    pub fn wait_of(&self, bump: &Bump) -> WaitStatus {
+        let (now, user) = (now_ms(), bump.instance.user());
+        let wait = self.journal.wait(user).unwrap_or_default();
+        WaitStatus {
+            earliest_ms: self.sights.times(user).and_then(|(_, due)| due).filter(|due| *due > now),
+            escalated_ms: wait.escalated_ms,
+            user_limit_ms: user_limit(&wait, now, &self.rules()),
+        }
     }
 
     /// What was asked for has been done, or has been tried: it is not asked for any more.

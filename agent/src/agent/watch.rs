@@ -1,37 +1,92 @@
 //! Looking after what waits and what soaks.
 
+use std::time::Duration;
+
+use super::survey::SurveyError;
 use super::{Agent, now_ms};
 use crate::conduct;
-use crate::domain::Verdict;
+use crate::config::Pin;
+use crate::domain::{UserName, Verdict};
+use crate::engine::rollout::{Decision, Next, decide, next};
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
 
 /// That many automatic restarts since we started the unit are a crash loop; one may be an accident (memory).
 const CRASH_LOOP: u32 = 2;
 
+/// A journal or a store that cannot be read now cannot be read a moment later either.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+
 impl Agent {
-    /// One round: what was left under way, a look at every soaking instance, then whatever of the waiting bumps may be done now.
-    pub async fn watch(&self) {
-        conduct::take_up(self).await;
-        let open = match self.journal.open_bumps() {
-            Ok(open) => open,
-            Err(error) => return tracing::error!("{error}"),
-        };
-        for bump in open.iter().filter(|bump| bump.phase == Phase::Soaking) {
-            let look = self.look_at(bump).await;
-            self.drive(bump.clone(), Event::Looked(look), &|_| ()).await;
+    /// One round: what was left under way and a look at every soaking instance, if `soaks`, then whatever of the waiting bumps may be done now. Returns
+    /// whether anything has changed.
+    pub async fn watch(&self, soaks: bool) -> bool {
+        let mut changed = false;
+        if soaks {
+            conduct::take_up(self).await;
+            let open = match self.journal.open_bumps() {
+                Ok(open) => open,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    tokio::time::sleep(AFTER_ERROR).await;
+                    return true;
+                }
+            };
+            for bump in open.iter().filter(|bump| bump.phase == Phase::Soaking) {
+                let look = self.look_at(bump).await;
+                let after = self.drive(bump.clone(), Event::Looked(look), &|_| ()).await;
+                changed |= after.phase != bump.phase;
+            }
         }
-        if self.journal.unfinished().unwrap_or(true)
-            && let Err(error) = self.drain().await
-        {
-            tracing::error!("waiting bumps could not be looked at: {error}");
+        let frozen = self.journal.freeze().is_ok_and(|freeze| freeze.is_some());
+        if frozen || !self.journal.unfinished().unwrap_or(true) {
+            return changed;
+        }
+        match self.drain(changed).await {
+            Ok(drained) => changed | drained,
+            Err(error) => {
+                tracing::error!("waiting bumps could not be looked at: {error}");
+                tokio::time::sleep(AFTER_ERROR).await;
+                true
+            }
         }
     }
 
     /// Goes on with deferred bumps whose users have become idle. Only what was enforced by order, never what was only edited.
-    async fn drain(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let Some((pin, enforced)) = self.enforced()? else { return Ok(self.journal.set_unfinished(false)?) };
-        Ok(self.advance(&pin, Some(&enforced), &|_| (), None).await?)
+    /// Looks at those whose look is due, and, when that may change anything (or `all`), at everything. Returns whether it did.
+    async fn drain(&self, all: bool) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        let Some((pin, enforced)) = self.enforced()? else {
+            self.journal.set_unfinished(false)?;
+            return Ok(false);
+        };
+        if !all && !self.sights.is_empty() {
+            let mut eligible = false;
+            for user in self.sights.due(now_ms()) {
+                if !self.still_waits(&pin, &enforced, &user).await? {
+                    eligible = true;
+                    break;
+                }
+            }
+            if !eligible {
+                return Ok(false);
+            }
+        }
+        self.advance(&pin, Some(&enforced), &|_| (), None).await?;
+        Ok(true)
+    }
+
+    /// Looks at one instance. When all there is to do about it is to note why it waits, that is done.
+    async fn still_waits(&self, pin: &Pin, enforced: &Pin, user: &UserName) -> Result<bool, SurveyError> {
+        let view = self.survey_of(pin, Some(enforced), user).await?;
+        self.note_waits(&view)?;
+        match next(&view) {
+            Next::PutOff(id, reason, owner) => {
+                self.put_off(id, reason, owner, &|_| ()).await?;
+                Ok(true)
+            }
+            Next::Rest => Ok(view.instances.iter().any(|instance| matches!(decide(&view, instance), Decision::Defer(_)))),
+            _ => Ok(false),
+        }
     }
 
     /// A cheap look while the soak lasts, the whole handshake at its end.

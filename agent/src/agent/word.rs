@@ -103,6 +103,7 @@ impl Agent {
         if changed.map_err(internal)? == *wait {
             return Ok(Told { message: format!("nothing was said about {user} that you could take back") });
         }
+        self.sights.forget(user);
         tracing::info!(T3PIN_USER = %user, "uid {} took back what was said about when {user} is bumped", caller.uid);
         Ok(Told { message: format!("taken back; {user} is bumped when idle, as usual") })
     }
@@ -123,6 +124,7 @@ impl Agent {
                 wait.user = Some(said);
             }
         });
+        self.sights.forget(user);
         noted.map(drop).map_err(internal)
     }
 

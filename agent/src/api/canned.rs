@@ -9,7 +9,7 @@ use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
     PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
-    VersionStatus,
+    VersionStatus, WaitStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -53,6 +53,7 @@ pub fn status() -> StatusReport {
             reason: "rehearsal: pairing API moved".to_owned(),
             since_ms: NOW_MS - 49 * HOUR,
         }],
+        journal: vec![],
         instances: vec![alice(), bob()],
     }
 }
@@ -70,6 +71,7 @@ pub fn alice() -> InstanceStatus {
         detail: None,
         phase: None,
         deferral: None,
+        wait: None,
         last_bump: Some(bump()),
         rehearsal: None,
     }
@@ -92,6 +94,11 @@ pub fn bob() -> InstanceStatus {
             owner: DeferralOwner::Activity,
             since_ms: NOW_MS - 3 * MINUTE,
             last_look_ms: NOW_MS - 10_000,
+        }),
+        wait: Some(WaitStatus {
+            earliest_ms: Some(NOW_MS + 15 * MINUTE),
+            escalated_ms: Some(NOW_MS - MINUTE),
+            user_limit_ms: NOW_MS + 48 * HOUR,
         }),
         last_bump: None,
         rehearsal: Some(RehearsalReport {

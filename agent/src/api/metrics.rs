@@ -32,6 +32,8 @@ fn agent(out: &mut Exposition, report: &StatusReport) {
     }
     out.gauge("t3pin_frozen", "1 while the operator has frozen version changes, else 0.");
     out.sample("t3pin_frozen", &[], flag(report.freeze.is_some()));
+    out.gauge("t3pin_journal_damages", "Times the agent's journal was not as it was left, until what was set aside is removed.");
+    out.sample("t3pin_journal_damages", &[], count(report.journal.len()));
     out.gauge("t3pin_quarantined_versions", "Versions that failed here and are not tried again unattended.");
     out.sample("t3pin_quarantined_versions", &[], count(report.quarantine.len()));
 }
@@ -62,6 +64,16 @@ fn instances(out: &mut Exposition, report: &StatusReport, now_ms: UnixMs) {
         if let Some(deferral) = &instance.deferral {
             let age = seconds(now_ms.saturating_sub(deferral.since_ms).max(0));
             out.sample("t3pin_deferral_age_seconds", &[("user", instance.user.as_str())], age);
+        }
+    }
+    out.gauge(
+        "t3pin_deferral_escalated",
+        "1 when the user's bump has been put off for longer than drain.escalate_after, else 0.",
+    );
+    for instance in &report.instances {
+        if let Some(wait) = &instance.wait {
+            let escalated = flag(wait.escalated_ms.is_some());
+            out.sample("t3pin_deferral_escalated", &[("user", instance.user.as_str())], escalated);
         }
     }
     out.gauge("t3pin_last_bump_downtime_seconds", "How long nobody answered during the user's last bump; absent when unknown.");
@@ -125,6 +137,7 @@ mod tests {
             "t3pin_instance_state{user=\"bob\",state=\"deferred\"} 1",
             "t3pin_instance_as_wanted{user=\"bob\"} 0",
             "t3pin_deferral_age_seconds{user=\"bob\"} 180",
+            "t3pin_deferral_escalated{user=\"bob\"} 1",
             "t3pin_last_bump_downtime_seconds{user=\"alice\",outcome=\"done\"} 3.5",
             "t3pin_rollout_users{version=\"0.0.25\",progress=\"deferred\"} 1",
         ] {

@@ -32,8 +32,24 @@ pub struct StatusReport {
     pub freeze: Option<FreezeStatus>,
     /// Versions that failed here.
     pub quarantine: Vec<QuarantineStatus>,
+    /// Every time that the agent's journal was not as it was left and something of it was set aside, until that is removed.
+    #[serde(default)]
+    pub journal: Vec<JournalNotice>,
     /// The instances that the caller may see: all for the privileged, else their own.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// That the journal was damaged, replaced or gone, and what was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JournalNotice {
+    /// When it was found.
+    pub at_ms: UnixMs,
+    /// What was found.
+    pub found: String,
+    /// What was done.
+    pub done: String,
+    /// Where what was set aside lies. Removing this directory ends the notice.
+    pub aside: String,
 }
 
 /// The agent itself.
@@ -124,10 +140,24 @@ pub struct InstanceStatus {
     /// The deferral, when the bump is put off. On the wire it has `since` too: `since_ms` as RFC 3339, for people and dashboards.
     #[serde(serialize_with = "with_since")]
     pub deferral: Option<Deferral>,
+    /// More on the wait for the wanted version, while there is one.
+    #[serde(default)]
+    pub wait: Option<WaitStatus>,
     /// The last bump that ended.
     pub last_bump: Option<BumpSummary>,
     /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
+}
+
+/// How long an instance has been waiting for the wanted version, and what may come of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitStatus {
+    /// Before this it does not go on, as far as that is known.
+    pub earliest_ms: Option<UnixMs>,
+    /// When operators were told that it has been waiting for too long.
+    pub escalated_ms: Option<UnixMs>,
+    /// Until when the user may put it off at most.
+    pub user_limit_ms: UnixMs,
 }
 
 /// A deferral as it crosses the socket.

@@ -3,11 +3,13 @@
 mod host;
 mod one;
 
+use std::io::{self, IsTerminal};
+
 use clap::Args;
 
 use super::answer::Answer;
 use super::exit::Exit;
-use super::render::now_ms;
+use super::render::{fitted, now_ms};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ApiError, StatusReport};
 use crate::domain::UserName;
@@ -31,18 +33,25 @@ impl Status {
             }
         }
         let ordinary = !rustix::process::geteuid().is_root();
-        let text = shown(&report, self.user.is_some() || ordinary, now_ms());
+        let width =
+            io::stdout().is_terminal().then(terminal_size::terminal_size).flatten().map(|(width, _)| usize::from(width.0));
+        let text = shown(&report, self.user.is_some() || ordinary, now_ms(), width);
         Answer::new(&report, text, exit(&report))
     }
 }
 
 /// `report` for people: the host with a table of its instances or, when there is just one and `closely`, that one in detail.
-pub(super) fn shown(report: &StatusReport, closely: bool, now_ms: i64) -> String {
+/// The table is cut to `width` columns.
+pub(super) fn shown(report: &StatusReport, closely: bool, now_ms: i64, width: Option<usize>) -> String {
     let head = host::shown(report, now_ms);
     let instances = match report.instances.as_slice() {
         [] => "No instance that you may see.\n".to_owned(),
         [instance] if closely => one::shown(instance, now_ms),
-        many => host::instances(many, now_ms),
+        many => {
+            let (table, cut) = fitted(&host::instances(many, now_ms), width);
+            let more = if cut { "\nWhat is cut off: t3pin status USER\n" } else { "" };
+            format!("{table}{more}")
+        }
     };
     format!("{head}\n{instances}")
 }

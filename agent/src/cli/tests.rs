@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser};
 
 use super::answer::Answer;
 use super::exit::Exit;
+use super::render::clock;
 use super::{Cli, Verb, follow, history, instances, plan, status, versions};
 use crate::api::canned::{self, CannedHost, NOW_MS};
 use crate::api::client::{Client, ClientError};
@@ -199,7 +200,7 @@ fn the_worker_and_packaging_verbs_do_not_clutter_the_help() {
 
 #[test]
 fn status_of_the_host_reads_well() {
-    let text = status::shown(&canned::status(), false, NOW_MS);
+    let text = status::shown(&canned::status(), false, NOW_MS, None);
     assert_eq!(
         text,
         "\
@@ -219,19 +220,24 @@ bob    deferred  0.0.24  0.0.25  4102  a turn is in flight (put off 3 min ago)
 fn status_tells_a_user_what_runs_what_is_coming_and_why_it_waits() {
     let mut report = canned::status();
     report.instances.remove(0);
-    let text = status::shown(&report, true, NOW_MS);
+    let text = status::shown(&report, true, NOW_MS, None);
     let own = text.split_once("\n\n").unwrap().1;
+    let (before, after) = own.split_once("Rehearsal").unwrap();
+    let times = |text: &str| text.replace(&clock(NOW_MS + 15 * 60_000), "SOON").replace(&clock(NOW_MS + 48 * 3_600_000), "LATE");
     assert_eq!(
-        own,
+        times(before),
         "\
 bob (t3-serve@bob.service, port 4102)
 Runs         t3 0.0.24
-Coming       t3 0.0.25
+Coming       t3 0.0.25, at SOON at the earliest
 State        deferred
-Waits        a turn is in flight (put off 3 min ago, last look 10 s ago); goes on by itself when the work is done
-Rehearsal    passed on a copy in 9.1 s; 2 sessions will have to pair again
+Waits        a turn is in flight (put off 3 min ago, last look 10 s ago); goes on by itself when nothing is in flight any more and it has been quiet for a while
+Escalated    1 min ago: it has been waiting for too long, and operators were told
+You can      t3pin now bob: as soon as nothing is in flight, without waiting for quiet (--force: at any price)
+             t3pin defer bob --for 2h: not before then; until LATE at the latest
 "
     );
+    assert_eq!(after, "    passed on a copy in 9.1 s; 2 sessions will have to pair again\n");
 }
 
 #[test]
@@ -240,7 +246,7 @@ fn status_shouts_when_the_pin_file_is_wrong_and_names_what_is_kept() {
     report.pin.valid = false;
     report.pin.error = Some("pin.toml, line 1, key version: \"latest\" is not an exact version".to_owned());
     report.freeze = Some(FreezeStatus { since_ms: NOW_MS - 60_000, reason: None });
-    let text = status::shown(&report, false, NOW_MS);
+    let text = status::shown(&report, false, NOW_MS, None);
     assert!(text.contains("Pin          0.0.25, still enforced from the last good pin file\n"), "{text}");
     assert!(text.contains("PIN FILE IS WRONG: pin.toml, line 1, key version"), "{text}");
     assert!(text.contains("Frozen       1 min ago: no reason given; lift with: t3pin thaw\n"), "{text}");
@@ -272,7 +278,7 @@ fn a_reason_made_by_a_user_cannot_command_the_operators_terminal() {
     report.agent.doing = evil.to_owned();
     for closely in [false, true] {
         report.instances.truncate(if closely { 1 } else { 2 });
-        let text = status::shown(&report, closely, NOW_MS);
+        let text = status::shown(&report, closely, NOW_MS, None);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     }
 }

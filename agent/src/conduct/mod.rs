@@ -37,6 +37,10 @@ pub trait Ledger {
     fn open_bumps(&self) -> Result<Vec<Bump>, Self::Error>;
     /// The open bump of a user.
     fn open_bump(&self, user: &UserName) -> Result<Option<Bump>, Self::Error>;
+    /// Whether it knows of every bump that is under way. One that was damaged may not, until the disk was looked at.
+    fn is_complete(&self) -> bool {
+        true
+    }
 }
 
 /// Who does it. Every call may be repeated after a crash.

@@ -41,6 +41,9 @@ fn let_go<H: Host>(host: &H) {
         Ok(held) => held,
         Err(error) => return tracing::error!("{error}"),
     };
+    if !host.ledger().is_complete() && !held.is_empty() {
+        return tracing::error!("data is held for bumps that the journal may have lost; nothing of it is let go");
+    }
     for (user, id) in held {
         match host.ledger().open_bump(&user) {
             Ok(None) => {

@@ -11,10 +11,11 @@ mod fault;
 pub mod judge;
 mod phase;
 pub mod rollout;
+pub mod sight;
 pub mod waits;
 
 pub use action::Action;
 pub use bump::{Bump, step};
 pub use event::{Event, SoakLook};
 pub use fault::{Blame, Fault};
-pub use phase::{Outcome, Phase, Undo};
+pub use phase::{Outcome, Phase, Rest, Undo};

@@ -146,14 +146,18 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     }
     if let Some(reason) = view.quarantine.get(wanted) {
         return Decision::HoldBack(format!(
-            "{wanted} is quarantined: {reason}. `t3pin versions clear {wanted}` allows another try"
+            "{wanted} is quarantined: {}. `t3pin versions clear {wanted}` allows another try",
+            reason.trim_end_matches('.')
         ));
     }
     if let Some(reason) = view.uninstallable.get(wanted) {
         return Decision::HoldBack(format!("{wanted} is not installed: {reason}"));
     }
     if let Some(reason) = stopped_rollout(view, wanted) {
-        return Decision::HoldBack(format!("the rollout of {wanted} stopped: {reason}. The next enforcement tries again"));
+        return Decision::HoldBack(format!(
+            "the rollout of {wanted} stopped: {}. The next enforcement tries again",
+            reason.trim_end_matches('.')
+        ));
     }
     if let Some(decision) = last_word(view, instance) {
         return decision;
@@ -267,25 +271,37 @@ fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
     let ended = view.instances.iter().flat_map(|instance| instance.last.iter().chain(&instance.tried));
     ended.filter(|last| last.to == *version).find_map(|last| {
         let fault = last.fault.as_ref()?;
-        let recent = last.ended_ms.is_some_and(|ended| ended >= view.enforced_ms);
+        let recent = since_enforced(view, last);
         (recent && fault.blame == Blame::Environment).then(|| format!("{} ({})", fault.reason, last.instance.user()))
     })
+}
+
+/// Whether a bump ended after the last order to enforce. Times in the future are from before the clock was set back, so that
+/// neither they nor what is measured by them can hold anybody back until they come round again.
+fn since_enforced(view: &HostView, last: &Bump) -> bool {
+    let order = if view.enforced_ms > view.now_ms { 0 } else { view.enforced_ms };
+    last.ended_ms.is_some_and(|ended| (order..=view.now_ms).contains(&ended))
+}
+
+/// Whether the operator allowed the version again after the bump had ended; a word from the future does not count.
+fn cleared_since(view: &HostView, last: &Bump) -> bool {
+    let cleared = view.cleared.get(&last.to).filter(|at| **at <= view.now_ms);
+    let ended = last.ended_ms.filter(|at| *at <= view.now_ms);
+    cleared > ended.as_ref()
 }
 
 /// What the last bump to the wanted version means for another try.
 fn last_word(view: &HostView, instance: &InstanceView) -> Option<Decision> {
     let last = instance.tried.as_ref()?;
     let fault = last.fault.as_ref()?;
-    if view.cleared.get(&last.to) > last.ended_ms.as_ref() {
+    if cleared_since(view, last) {
         return None;
     }
     match (last.phase, fault.blame) {
         (Phase::Closed(Outcome::RolledBack), Blame::Operator) => {
             Some(Decision::HoldBack(format!("{}; `t3pin versions clear {}` allows it again", fault.reason, instance.wanted)))
         }
-        (_, Blame::User) if last.ended_ms.is_some_and(|ended| ended >= view.enforced_ms) => {
-            Some(Decision::Refuse(fault.reason.clone()))
-        }
+        (_, Blame::User) if since_enforced(view, last) => Some(Decision::Refuse(fault.reason.clone())),
         _ => None,
     }
 }

@@ -207,3 +207,23 @@ fn everybody_is_rehearsed_while_the_window_is_closed_and_nobody_is_touched() {
     view.instances[0] = with_open(instance("alice", idle(None)), 1, Phase::Ready);
     assert!(matches!(next(&view), Next::PutOff(BumpId(1), _, DeferralOwner::Window)));
 }
+
+#[test]
+fn a_clock_that_was_set_back_neither_holds_back_for_a_year_nor_retries_at_once() {
+    const YEAR: i64 = 365 * 24 * 3_600_000;
+    let failed = |ended| view(vec![with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Environment, ended)]);
+    // It failed before the clock was set back, and the order to try again came after.
+    let mut host = failed(10_000_000 + YEAR);
+    assert!(matches!(decide(&host, &host.instances[0]), Decision::Bump(_)));
+    // It failed after, and the last order is from before.
+    host = failed(9_000_000);
+    host.enforced_ms = 10_000_000 + YEAR;
+    assert!(matches!(decide(&host, &host.instances[0]), Decision::HoldBack(_)));
+    // What the operator said before counts no more for what failed after; what they say now does for what failed before.
+    let mut host = view(vec![with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Operator, 9_000_000)]);
+    host.cleared.insert("0.0.25".parse().unwrap(), 10_000_000 + YEAR);
+    assert!(matches!(decide(&host, &host.instances[0]), Decision::HoldBack(_)));
+    let mut host = view(vec![with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Operator, 10_000_000 + YEAR)]);
+    host.cleared.insert("0.0.25".parse().unwrap(), 9_000_000);
+    assert!(matches!(decide(&host, &host.instances[0]), Decision::Bump(_)));
+}

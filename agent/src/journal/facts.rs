@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, JournalError, reading, writing};
+use super::{FREEZE, Journal, JournalError};
 use crate::domain::{UnixMs, Version};
+
+/// Keys of quarantined versions begin with this.
+const QUARANTINE: &str = "quarantine/";
+/// Keys of versions that were cleared begin with this.
+const CLEARED: &str = "cleared/";
 
 /// The operator's stop switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +65,12 @@ impl Journal {
 
     /// The freeze, if there is one.
     pub fn freeze(&self) -> Result<Option<Freeze>, JournalError> {
-        Ok(self.value("freeze")?.map(|text| serde_json::from_str(&text)).transpose()?)
+        Ok(self.value(FREEZE)?.map(|text| serde_json::from_str(&text)).transpose()?)
     }
 
     /// Sets or lifts the freeze.
     pub fn set_freeze(&self, freeze: Option<&Freeze>) -> Result<(), JournalError> {
-        self.put("freeze", freeze.map(serde_json::to_string).transpose()?.as_deref())
+        self.put(FREEZE, freeze.map(serde_json::to_string).transpose()?.as_deref())
     }
 
     /// When the pin was last enforced by order; 0 when never.
@@ -79,54 +83,52 @@ impl Journal {
         self.put("enforced-ms", Some(&now_ms.to_string()))
     }
 
-    /// All quarantined versions.
+    /// All quarantined versions, the first one first.
     pub fn quarantine(&self) -> Result<Vec<Quarantine>, JournalError> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("SELECT version, reason, since_ms FROM quarantine ORDER BY since_ms").map_err(reading)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
-            .map_err(reading)?
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(reading)?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(version, reason, since_ms)| Some(Quarantine { version: version.parse().ok()?, reason, since_ms }))
-            .collect())
+        let inner = self.lock();
+        let mut all: Vec<Quarantine> = below(&inner.facts, QUARANTINE)
+            .map(|(version, value)| {
+                // Whatever it says: that it is there is what counts.
+                let unread = |_| Why { reason: value.clone(), since_ms: 0 };
+                let Why { reason, since_ms } = serde_json::from_str(value).unwrap_or_else(unread);
+                Quarantine { version, reason, since_ms }
+            })
+            .collect();
+        all.sort_by_key(|quarantine| quarantine.since_ms);
+        Ok(all)
     }
 
     /// Quarantines a version; the first reason stays.
     pub fn add_quarantine(&self, version: &Version, reason: &str, now_ms: UnixMs) -> Result<(), JournalError> {
-        self.lock()
-            .execute(
-                "INSERT OR IGNORE INTO quarantine (version, reason, since_ms) VALUES (?1, ?2, ?3)",
-                params![version.to_string(), reason, now_ms],
-            )
-            .map(drop)
-            .map_err(writing)
+        let key = format!("{QUARANTINE}{version}");
+        if self.value(&key)?.is_some() {
+            return Ok(());
+        }
+        self.put(&key, Some(&serde_json::to_string(&Why { reason: reason.to_owned(), since_ms: now_ms })?))
     }
 
     /// Lets a version be tried again; returns whether it was quarantined.
     pub fn clear_quarantine(&self, version: &Version, now_ms: UnixMs) -> Result<bool, JournalError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(writing)?;
-        let removed = transaction.execute("DELETE FROM quarantine WHERE version = ?1", [version.to_string()]).map_err(writing)?;
-        transaction
-            .execute("INSERT OR REPLACE INTO cleared (version, at_ms) VALUES (?1, ?2)", params![version.to_string(), now_ms])
-            .map_err(writing)?;
-        transaction.commit().map_err(writing)?;
-        Ok(removed > 0)
+        let key = format!("{QUARANTINE}{version}");
+        let removed = self.value(&key)?.is_some();
+        self.put_all(&[(&key, None), (&format!("{CLEARED}{version}"), Some(&now_ms.to_string()))])?;
+        Ok(removed)
     }
 
     /// When each version was last cleared.
     pub fn cleared(&self) -> Result<BTreeMap<Version, UnixMs>, JournalError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached("SELECT version, at_ms FROM cleared").map_err(reading)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
-            .map_err(reading)?
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(reading)?;
-        Ok(rows.into_iter().filter_map(|(version, at_ms)| Some((version.parse().ok()?, at_ms))).collect())
+        let inner = self.lock();
+        Ok(below(&inner.facts, CLEARED).filter_map(|(version, at_ms)| Some((version, at_ms.parse().ok()?))).collect())
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Why {
+    reason: String,
+    since_ms: UnixMs,
+}
+
+/// The facts about versions whose keys begin with `prefix`.
+fn below<'f>(facts: &'f BTreeMap<String, String>, prefix: &'static str) -> impl Iterator<Item = (Version, &'f String)> {
+    facts.iter().filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?.parse().ok()?, value)))
 }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::OptionalExtension;
-
-use super::{Journal, JournalError, reading, writing};
+use super::{Journal, JournalError};
 use crate::domain::{UserName, Wait};
 
 /// Facts of this kind have the user's name after it.
@@ -18,19 +16,10 @@ impl Journal {
 
     /// All waits there are.
     pub fn waits(&self) -> Result<BTreeMap<UserName, Wait>, JournalError> {
-        let connection = self.lock();
-        let mut statement = connection
-            .prepare_cached("SELECT substr(key, 6), value FROM facts WHERE key > 'wait:' AND key < 'wait;'")
-            .map_err(reading)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-            .map_err(reading)?
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(reading)?;
         let mut waits = BTreeMap::new();
-        for (user, text) in rows {
-            if let Ok(user) = user.parse() {
-                waits.insert(user, serde_json::from_str(&text)?);
+        for (key, text) in &self.lock().facts {
+            if let Some(user) = key.strip_prefix(PREFIX).and_then(|user| user.parse().ok()) {
+                waits.insert(user, serde_json::from_str(text)?);
             }
         }
         Ok(waits)
@@ -39,26 +28,15 @@ impl Journal {
     /// Changes one user's wait, all at once, and returns what it is then. Writes only when something changes.
     pub fn change_wait(&self, user: &UserName, change: impl FnOnce(&mut Wait)) -> Result<Wait, JournalError> {
         let key = key(user);
-        let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(writing)?;
-        let text: Option<String> = transaction
-            .query_row("SELECT value FROM facts WHERE key = ?1", [&key], |row| row.get(0))
-            .optional()
-            .map_err(reading)?;
-        let before: Wait = text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
+        let mut inner = self.lock();
+        let before: Wait = inner.facts.get(&key).map(|text| serde_json::from_str(text)).transpose()?.unwrap_or_default();
         let mut wait = before.clone();
         change(&mut wait);
         if wait == before {
             return Ok(wait);
         }
-        if wait == Wait::default() {
-            transaction.execute("DELETE FROM facts WHERE key = ?1", [&key])
-        } else {
-            transaction
-                .execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?1, ?2)", [&key, &serde_json::to_string(&wait)?])
-        }
-        .map_err(writing)?;
-        transaction.commit().map_err(writing)?;
+        let text = if wait == Wait::default() { None } else { Some(serde_json::to_string(&wait)?) };
+        inner.put_all(&[(&key, text.as_deref())])?;
         Ok(wait)
     }
 }

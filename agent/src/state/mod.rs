@@ -15,6 +15,7 @@ mod archive;
 mod custody;
 mod hold;
 mod holders;
+mod inventory;
 mod preflight;
 mod reach;
 mod restore;
@@ -22,6 +23,7 @@ mod retain;
 mod secure;
 mod seeding;
 mod snapshot;
+mod stir;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -31,9 +33,13 @@ mod vault_dirs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use inventory::{CustodySeen, Whereabouts};
+
 use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError, is_full};
 use crate::worker::{self, Answer, LiveCopyReport, Task, TaskErrorKind, WorkerError};
+
+pub use stir::{Stamp, stamp};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);
@@ -197,6 +203,18 @@ impl Vault {
     /// Users whose data is held, with the bump that holds it.
     pub fn held(&self) -> Result<Vec<(UserName, BumpId)>, StateError> {
         self.list_holds()
+    }
+
+    /// What lies in custody for a user, by bump, told by its own manifests: for when the journal cannot tell any more. Custody on
+    /// the file system of the user's home that is not noted any more is noted again.
+    pub fn custodies(&self, place: &Place) -> Result<Vec<CustodySeen>, StateError> {
+        let _lock = self.lock(&place.account.user)?;
+        inventory::custodies(self, place)
+    }
+
+    /// The last bump of anybody's that holds, custody or archive know of.
+    pub fn last_bump(&self) -> Result<Option<BumpId>, StateError> {
+        inventory::last_bump(self)
     }
 
     /// [`StateError::Held`] while a process of the user's or of root's has the database open, other than those in the control

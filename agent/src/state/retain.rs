@@ -18,7 +18,8 @@ pub fn list(vault: &Vault, user: &UserName) -> Result<Vec<Snapshot>, StateError>
             Err(error) => tracing::warn!(T3PIN_USER = %user, "snapshot {id} is left out, it cannot be read: {error}"),
         }
     }
-    found.sort_by_key(|snapshot| (snapshot.created_ms, snapshot.id));
+    // Not by time: a clock that was set back would make the newest snapshot the first to go.
+    found.sort_by_key(|snapshot| snapshot.id);
     Ok(found)
 }
 

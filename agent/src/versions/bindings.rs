@@ -49,6 +49,11 @@ impl Store {
         Ok(fsync(directory.as_fd())?)
     }
 
+    /// Users that are bound to some version, or to what is none any more.
+    pub fn bound_users(&self) -> io::Result<Vec<UserName>> {
+        Ok(names(&self.bindings())?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Versions that somebody is bound to.
     pub(super) fn bound(&self) -> io::Result<BTreeSet<Version>> {
         let links = names(&self.bindings())?;

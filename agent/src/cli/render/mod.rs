@@ -3,5 +3,5 @@
 mod table;
 mod words;
 
-pub use table::table;
-pub use words::{ago, lasting, now_ms, plain, plain_lines, size, version_or_dash};
+pub use table::{fitted, table};
+pub use words::{ago, clock, lasting, now_ms, plain, plain_lines, size, version_or_dash};

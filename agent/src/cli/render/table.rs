@@ -20,6 +20,24 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     out
 }
 
+/// `text` with every line cut to `width` columns, and whether any was. `None`: as it is, for what is no terminal.
+pub fn fitted(text: &str, width: Option<usize>) -> (String, bool) {
+    let Some(width) = width.filter(|width| *width > 1) else { return (text.to_owned(), false) };
+    let mut cut = false;
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        if line.chars().count() > width {
+            cut = true;
+            out.extend(line.chars().take(width - 1));
+            out.push('…');
+        } else {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    (out, cut)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
@@ -30,6 +48,14 @@ mod tests {
         let rows =
             [["alice".to_owned(), "settled".to_owned(), String::new()], ["bo".to_owned(), "x".to_owned(), "why".to_owned()]];
         assert_eq!(table(["USER", "STATE", "DETAIL"], &rows), "USER   STATE    DETAIL\nalice  settled\nbo     x        why\n");
+    }
+
+    #[test]
+    fn lines_are_cut_to_the_terminal_and_only_there() {
+        let text = "USER  WHY\nbob   a turn is in flight\n";
+        assert_eq!(fitted(text, None), (text.to_owned(), false));
+        assert_eq!(fitted(text, Some(80)), (text.to_owned(), false));
+        assert_eq!(fitted(text, Some(12)), ("USER  WHY\nbob   a tur…\n".to_owned(), true));
     }
 
     #[test]

@@ -19,6 +19,14 @@ pub fn ago(now: UnixMs, then: UnixMs) -> String {
     }
 }
 
+/// A time of the day for people, in the zone of this host: `2026-11-23 18:00`.
+pub fn clock(at: UnixMs) -> String {
+    jiff::Timestamp::from_millisecond(at).map_or_else(
+        |_| "the end of time".to_owned(),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+    )
+}
+
 /// A length of time: `0.8 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn lasting(seconds: f64) -> String {
     if seconds < 9.95 {

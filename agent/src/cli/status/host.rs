@@ -31,6 +31,11 @@ pub fn shown(report: &StatusReport, now: UnixMs) -> String {
         let reason = freeze.reason.as_deref().map_or_else(|| "no reason given".to_owned(), plain);
         let _ = writeln!(out, "Frozen       {}: {reason}; lift with: t3pin thaw", ago(now, freeze.since_ms));
     }
+    for notice in &report.journal {
+        let (found, done, aside) = (plain(&notice.found), plain(&notice.done), plain(&notice.aside));
+        let _ =
+            writeln!(out, "JOURNAL      {}: {found}. Done: {done}. When you have looked: rm -r {aside}", ago(now, notice.at_ms));
+    }
     for bad in &report.quarantine {
         let _ = writeln!(out, "Quarantined  {}, {}: {}", bad.version, ago(now, bad.since_ms), plain(&bad.reason));
     }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::super::render::{ago, lasting, plain};
-use crate::api::types::{BumpSummary, InstanceStatus};
+use super::super::render::{ago, clock, lasting, plain};
+use crate::api::types::{BumpSummary, InstanceStatus, WaitStatus};
 use crate::domain::{DeferralOwner, RehearsalReport, UnixMs};
 
 /// `instance`, at `now`. Writing to a `String` cannot fail.
@@ -12,19 +12,25 @@ pub fn shown(instance: &InstanceStatus, now: UnixMs) -> String {
     let port = instance.port.map_or_else(String::new, |port| format!(", port {port}"));
     let _ = writeln!(out, "{} ({}{port})", instance.user, plain(&instance.unit));
     let _ = writeln!(out, "Runs         {}", runs(instance));
-    let _ = writeln!(out, "Coming       {}", coming(instance));
+    let _ = writeln!(out, "Coming       {}", coming(instance, now));
     let phase = instance.phase.as_deref().map_or_else(String::new, |phase| format!(", phase {}", plain(phase)));
     let detail = instance.detail.as_deref().map_or_else(String::new, |detail| format!(": {}", plain(detail)));
     let _ = writeln!(out, "State        {}{phase}{detail}", plain(&instance.state));
     if let Some(deferral) = &instance.deferral {
         let end = match deferral.owner {
-            DeferralOwner::Activity => "goes on by itself when the work is done",
-            DeferralOwner::User | DeferralOwner::Operator => "goes on by itself then",
+            DeferralOwner::Activity => "goes on by itself when nothing is in flight any more and it has been quiet for a while",
+            DeferralOwner::User | DeferralOwner::Operator => "goes on by itself then, when nobody works",
             DeferralOwner::Window => "goes on by itself then, when nobody works",
             DeferralOwner::Freeze => "goes on when an operator lifts the freeze",
         };
         let (since, look) = (ago(now, deferral.since_ms), ago(now, deferral.last_look_ms));
         let _ = writeln!(out, "Waits        {} (put off {since}, last look {look}); {end}", plain(&deferral.reason));
+    }
+    if let Some(wait) = &instance.wait {
+        if let Some(at) = wait.escalated_ms {
+            let _ = writeln!(out, "Escalated    {}: it has been waiting for too long, and operators were told", ago(now, at));
+        }
+        out.push_str(&choices(instance, wait, now));
     }
     if let Some(rehearsal) = &instance.rehearsal {
         let _ = writeln!(out, "Rehearsal    {}", rehearsed(rehearsal));
@@ -44,12 +50,28 @@ fn runs(instance: &InstanceStatus) -> String {
     }
 }
 
-fn coming(instance: &InstanceStatus) -> String {
+fn coming(instance: &InstanceStatus, now: UnixMs) -> String {
     match &instance.wanted_version {
         None => "nothing is pinned".to_owned(),
         Some(wanted) if instance.bound_version.as_ref() == Some(wanted) => "nothing: this is the wanted version".to_owned(),
-        Some(wanted) => format!("t3 {wanted}"),
+        Some(wanted) => {
+            let earliest = instance.wait.as_ref().and_then(|wait| wait.earliest_ms).filter(|at| *at > now);
+            format!("t3 {wanted}{}", earliest.map_or_else(String::new, |at| format!(", at {} at the earliest", clock(at))))
+        }
     }
+}
+
+/// What can be done about a bump that waits: by its user, and by operators for them.
+fn choices(instance: &InstanceStatus, wait: &WaitStatus, now: UnixMs) -> String {
+    let user = &instance.user;
+    let mut out = format!(
+        "You can      t3pin now {user}: as soon as nothing is in flight, without waiting for quiet (--force: at any price)\n"
+    );
+    if wait.user_limit_ms > now {
+        let latest = clock(wait.user_limit_ms);
+        let _ = writeln!(out, "             t3pin defer {user} --for 2h: not before then; until {latest} at the latest");
+    }
+    out
 }
 
 fn rehearsed(rehearsal: &RehearsalReport) -> String {

@@ -164,7 +164,7 @@ fn blame_rehearsal(bump: &Bump, reason: String) -> Fault {
 /// nobody can work anyway; otherwise a person has to decide.
 fn soak(bump: &Bump, now_ms: UnixMs, look: &SoakLook) -> (Cue, Option<Fault>) {
     match look {
-        SoakLook::Good if bump.soak_until_ms.is_none_or(|until| now_ms >= until) => (Cue::SoakOver, None),
+        SoakLook::Good if bump.soaked_ms(now_ms) >= bump.soak_ms => (Cue::SoakOver, None),
         SoakLook::Good => (Cue::SoakGood, None),
         SoakLook::Unclear { reason } => (Cue::SoakUnclear, Some(Fault { reason: reason.clone(), blame: Blame::Environment })),
         SoakLook::Bad { reason, unusable, new_work } => {

@@ -16,6 +16,7 @@ pub fn take_down(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fau
         Phase::Baselined => bump.begun_ms = Some(now_ms),
         Phase::Soaking if left == Phase::Verified => {
             bump.ended_ms = Some(now_ms);
+            (bump.soaked_ms, bump.soak_looked_ms) = (0, Some(now_ms));
             bump.soak_until_ms = Some(now_ms.saturating_add(bump.soak_ms));
         }
         Phase::RollingBack(_) => {
@@ -81,7 +82,12 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
                 bump.marks = bump.marks.take().or(marks);
             }
         }
-        Event::Looked(look) => looked(bump, next, look),
+        Event::Looked(look) => {
+            bump.soaked_ms = bump.soaked_ms(now_ms);
+            bump.soak_looked_ms = Some(now_ms);
+            bump.soak_until_ms = Some(now_ms.saturating_add((bump.soak_ms - bump.soaked_ms).max(0)));
+            looked(bump, next, look);
+        }
         Event::Archived => bump.archived = true,
         Event::Stopped => {
             // From now on the user waits again.

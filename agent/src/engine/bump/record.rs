@@ -34,6 +34,12 @@ pub struct Bump {
     pub soak_until_ms: Option<UnixMs>,
     /// How long the soak is to be, in ms.
     pub soak_ms: i64,
+    /// How much of it is over, in ms, as far as it was seen to pass.
+    #[serde(default)]
+    pub soaked_ms: i64,
+    /// When the soak was last looked at.
+    #[serde(default)]
+    pub soak_looked_ms: Option<UnixMs>,
     /// What the rehearsal found.
     pub rehearsal: Option<RehearsalReport>,
     /// What the probe of the running old version found.
@@ -87,6 +93,8 @@ impl Bump {
             ended_ms: None,
             soak_until_ms: None,
             soak_ms,
+            soaked_ms: 0,
+            soak_looked_ms: None,
             rehearsal: None,
             baseline: None,
             probe: None,
@@ -111,6 +119,13 @@ impl Bump {
     /// Whether the user's server or data may be other than before, so that the bump has to be finished or undone.
     pub fn is_under_way(&self) -> bool {
         self.due().is_some()
+    }
+
+    /// How much of the soak is over at `now_ms`, in ms. What counts is the time between two looks, and of that no more than a
+    /// third of the soak: a clock that jumps ahead ends no soak, and one that is set back only costs the time of one look.
+    pub fn soaked_ms(&self, now_ms: UnixMs) -> i64 {
+        let passed = self.soak_looked_ms.map_or(0, |looked| now_ms.saturating_sub(looked));
+        self.soaked_ms.saturating_add(passed.clamp(0, (self.soak_ms / 3).max(1)))
     }
 
     /// How long nobody answered, in ms, once it is known.

@@ -84,6 +84,31 @@ fn soaking() -> Bump {
     run_well(step(ready, 2, Event::GoAhead).0)
 }
 
+/// Looked at until the soak is over, and settled.
+fn soaked(mut bump: Bump) -> Bump {
+    for now in [200_200, 400_200, 700_200, 1_000_200] {
+        if bump.phase == Phase::Soaking {
+            bump = step(bump, now, Event::Looked(SoakLook::Good)).0;
+        }
+    }
+    run_well(bump)
+}
+
+#[test]
+fn a_clock_that_jumps_neither_ends_a_soak_nor_stretches_it_for_a_year() {
+    const YEAR: i64 = 365 * 24 * 3_600_000;
+    let look = |bump: Bump, now| step(bump, now, Event::Looked(SoakLook::Good)).0;
+    let ahead = look(soaking(), YEAR);
+    assert_eq!(ahead.phase, Phase::Soaking, "ten minutes are not over, whatever the clock says");
+    let back = look(look(soaking(), 200_000), 200_000 - YEAR);
+    assert!(back.soak_until_ms.unwrap() - (200_000 - YEAR) <= back.soak_ms);
+    let mut bump = back;
+    for n in 1..=4 {
+        bump = if bump.phase == Phase::Soaking { look(bump, 200_000 - YEAR + n * 150_000) } else { bump };
+    }
+    assert_eq!(bump.phase, Phase::Settled);
+}
+
 #[test]
 fn a_good_bump_goes_through_every_phase_and_settles_after_its_soak() {
     let bump = soaking();
@@ -91,7 +116,7 @@ fn a_good_bump_goes_through_every_phase_and_settles_after_its_soak() {
     assert_eq!(bump.downtime_ms(), Some(10));
     let early = step(bump.clone(), 200, Event::Looked(SoakLook::Good)).0;
     assert_eq!(early.phase, Phase::Soaking);
-    let settled = run_well(step(bump, 700_200, Event::Looked(SoakLook::Good)).0);
+    let settled = soaked(bump);
     assert_eq!(settled.phase, Phase::Closed(Outcome::Done));
     assert_eq!(settled.fault, None);
 }
@@ -167,7 +192,7 @@ fn one_bad_look_is_no_fault() {
 
 #[test]
 fn a_rollback_after_settling_needs_the_snapshot_and_respects_activity() {
-    let settled = run_well(step(soaking(), 700_200, Event::Looked(SoakLook::Good)).0);
+    let settled = soaked(soaking());
     let asked = step(settled.clone(), 700_300, Event::RollbackAsked { force: false, reason: "asked".to_owned() }).0;
     assert_eq!(asked.due(), Some(Action::Quiesce { force: false }));
     let activity = Activity::Unknown { why: "x".to_owned() };

@@ -185,3 +185,66 @@ fn preflight_says_how_much_there_is_and_where_custody_will_be() {
     assert_eq!(super::stage::tree(fs.path()), before, "it only looks");
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
+
+#[test]
+fn what_is_in_custody_is_told_without_the_journal_and_without_the_notes() {
+    use crate::state::Whereabouts::{Archived, Back, InCustody};
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(3, false);
+    let told = |stage: &Stage| {
+        let seen = stage.vault.custodies(&stage.place).unwrap();
+        seen.iter().map(|seen| (seen.bump, seen.version.to_string(), seen.originals)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&stage), []);
+    stage.secure("0.0.24").unwrap();
+    assert_eq!(told(&stage), [(BUMP, "0.0.24".to_owned(), InCustody)]);
+    assert_eq!(stage.vault.last_bump().unwrap(), Some(BUMP));
+    stage.vault.forget_custody(&stage.place.account.user, BUMP).unwrap();
+    assert_eq!(told(&stage), [(BUMP, "0.0.24".to_owned(), InCustody)], "found beside the home, and noted again");
+    let original = stage.custody().join("original");
+    assert!(original.exists());
+    stage.restore(false).unwrap();
+    assert_eq!(told(&stage)[0].2, Back);
+    stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    stage.vault.archive(&stage.place, BUMP).unwrap();
+    assert_eq!(told(&stage)[0].2, Archived);
+}
+
+#[test]
+fn custody_that_was_deleted_by_hand_is_a_disaster_that_says_where_else_to_look() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(3, false);
+    stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    let state = stage.state();
+    fs::remove_dir_all(stage.custody()).unwrap();
+    let error = stage.restore(true).unwrap_err().to_string();
+    for part in ["is gone", "nothing was changed", "snapshots/alice/b000042"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(stage.state(), state);
+}
+
+#[test]
+fn a_manifest_that_disagrees_with_the_disk_is_not_believed_and_nothing_is_changed() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(3, false);
+    stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    let state = stage.state();
+    let database = stage.custody().join("original/state.sqlite");
+    let aside = database.with_extension("aside");
+    fs::rename(&database, &aside).unwrap();
+    let error = stage.restore(true).unwrap_err().to_string();
+    assert!(error.contains("is gone, and what lies in its place is not the original; nothing was changed"), "{error}");
+    fs::copy(&aside, &database).unwrap();
+    let error = stage.restore(true).unwrap_err().to_string();
+    assert!(error.contains("is not the file that was put there; nothing was changed"), "{error}");
+    assert_eq!(stage.state(), state);
+    fs::rename(&aside, &database).unwrap();
+    stage.restore(true).unwrap();
+}
