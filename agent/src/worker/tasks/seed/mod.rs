@@ -44,7 +44,10 @@ pub fn stand_by(
         Err(NotLive::Failed(error)) => return Some(Answer::Failed(error)),
     };
     let (told, waiting) = channel();
-    std::thread::spawn(move || told.send(next()));
+    std::thread::spawn(move || {
+        // Nobody hears it when the wait was given up.
+        told.send(next()).ok();
+    });
     loop {
         match waiting.recv_timeout(LOOK) {
             Ok(Ok(Task::Finish)) => return Some(live.finish().map_or_else(Answer::Failed, Answer::Seed)),
