@@ -9,7 +9,7 @@ use std::rc::Rc;
 pub use rustix::io::Errno;
 
 use crate::domain::{Account, EntryKind};
-pub use crate::state::{StateError, Vault};
+pub use crate::state::{Retention, StateError, Vault};
 pub use crate::systemd::{SystemdError, UnitState};
 pub use crate::worker::files::{Seen, Target};
 pub use crate::worker::{Answer, LiveCopyReport, Task, TaskError, TaskErrorKind, WorkerError, tasks::perform};

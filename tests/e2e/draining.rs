@@ -134,3 +134,22 @@ fn who_calls_from_inside_their_own_server_goes_last_and_the_work_goes_on_without
     let history: Vec<Value> = serde_json::from_str(&site.ok("t3pin history --json")).unwrap();
     assert_eq!(history.iter().rev().map(|bump| bump["user"].as_str().unwrap()).collect::<Vec<_>>(), ["bob", "alice"]);
 }
+
+#[test]
+fn who_is_let_go_of_keeps_everything_and_who_is_deleted_is_not_counted() {
+    let site = Site::with(&["alice", "bob"]);
+    let kept = site.untouched(&["alice"]);
+    let told = site.ok("t3pin unenroll alice");
+    assert!(told.contains("goes on with t3 0.0.24") && told.contains("t3pin enroll alice"), "{told}");
+    assert_eq!(site.untouched(&["alice"]), kept, "unenroll touched something");
+    site.ok("systemctl stop t3-serve@bob && userdel bob");
+    assert_eq!(site.status()["instances"], Value::Array(vec![]));
+    site.pin(GOOD);
+    site.enforce_to(0);
+    assert_eq!(site.untouched(&["alice"]), kept, "a user who was let go of was touched");
+    assert_eq!(site.sh("t3pin unenroll alice").code, 5);
+    site.ok("t3pin enroll alice");
+    site.enforce_to(0);
+    site.await_state("alice", "settled");
+    site.is_whole("alice", GOOD, "31");
+}

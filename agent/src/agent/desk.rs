@@ -10,8 +10,9 @@ use tokio::time::error::Elapsed;
 use super::runs::Run;
 use super::sights::NEAR_MS;
 use super::{Agent, now_ms};
+use crate::api::archive_types::KeptRequest;
 use crate::api::types::{EnrollRequest, RollbackRequest};
-use crate::domain::UserName;
+use crate::domain::{UserName, Version};
 
 /// How many orders may wait.
 const WAITING: usize = 64;
@@ -25,8 +26,14 @@ pub enum Order {
     Now(UserName, Option<UserName>, Run),
     /// Roll back.
     Rollback(RollbackRequest, Run),
+    /// Bring a snapshot back.
+    Restore(KeptRequest, Run),
+    /// Remove an installed version.
+    RemoveVersion(Version, Run),
     /// Enroll a user.
     Enroll(EnrollRequest, Run),
+    /// No longer hold a user.
+    Unenroll(UserName, Run),
     /// Look again at what waits (the freeze was lifted, a quarantine cleared).
     Look,
 }
@@ -65,7 +72,10 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
             Ok(Some(Order::Enforce(calls, run))) => agent.enforce(calls.as_ref(), &run).await,
             Ok(Some(Order::Now(user, calls, run))) => agent.now(&user, calls.as_ref(), &run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
+            Ok(Some(Order::Restore(request, run))) => agent.restore_snapshot(&request, &run).await,
+            Ok(Some(Order::RemoveVersion(version, run))) => agent.remove_version_by_order(&version, &run).await,
             Ok(Some(Order::Enroll(request, run))) => agent.enroll(&request, &run).await,
+            Ok(Some(Order::Unenroll(user, run))) => agent.unenroll(&user, &run).await,
             Ok(Some(Order::Look)) => {
                 agent.sights.forget_all();
                 agent.watch(true).await;

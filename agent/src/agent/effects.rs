@@ -85,8 +85,13 @@ impl conduct::Host for Agent {
         self.hurry(user)
     }
 
-    fn keep_snapshots(&self) -> usize {
-        self.settings().keep_snapshots
+    fn retention(&self) -> crate::state::Retention {
+        let settings = self.settings();
+        crate::state::Retention {
+            keep: settings.keep_snapshots,
+            max_age: settings.snapshots_max_age,
+            max_bytes: settings.snapshots_max_bytes,
+        }
     }
 
     async fn rehearse(&self, bump: &Bump) -> Result<Event, Fault> {

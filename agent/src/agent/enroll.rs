@@ -36,6 +36,7 @@ impl Agent {
 
     async fn enroll_user(&self, request: &EnrollRequest, run: &Run) -> Result<String, String> {
         let user = &request.user;
+        self.journal.set_released(user, false).map_err(text)?;
         self.board.set_doing("bumping", format!("enrolling {user}"));
         let account = accounts::lookup(user).map_err(text)?.ok_or_else(|| format!("this host has no user {user}"))?;
         if account.uid == 0 {

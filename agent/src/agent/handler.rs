@@ -6,12 +6,13 @@ use super::desk::{Desk, Order};
 use super::runs::Run;
 use super::status::{may_see, summary};
 use super::{Agent, now_ms};
+use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
-    RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
+    RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
-use crate::domain::UserName;
+use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
 use crate::host::accounts;
 use crate::journal::Freeze;
@@ -121,6 +122,10 @@ impl Handler for Doors {
         self.order(caller, |run| Order::Enroll(request, run))
     }
 
+    async fn unenroll(&self, caller: Caller, request: UnenrollRequest) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Unenroll(request.user, run))
+    }
+
     async fn user_of(&self, uid: u32) -> Option<UserName> {
         // The user database may be a directory server.
         tokio::task::spawn_blocking(move || accounts::name(uid).ok().flatten()).await.ok().flatten()
@@ -158,6 +163,49 @@ impl Handler for Doors {
         self.agent.journal.set_freeze(None).map_err(internal)?;
         self.desk.try_send(Order::Look).ok();
         Ok(())
+    }
+
+    async fn snapshots(&self, caller: Caller, user: Option<UserName>) -> Result<Vec<ArchiveStatus>, ApiError> {
+        let mut all = self.agent.kept(caller, user).await?;
+        all.iter_mut().flat_map(|one| &mut one.kept).for_each(|one| one.files.clear());
+        Ok(all)
+    }
+
+    async fn snapshot(&self, caller: Caller, user: UserName, id: KeptId) -> Result<KeptStatus, ApiError> {
+        let all = self.agent.kept(caller, Some(user.clone())).await?;
+        let found = all.into_iter().flat_map(|one| one.kept).find(|one| one.id == id);
+        found.ok_or_else(|| error("not-found", &format!("nothing called {id} of {user} is kept that you may see")))
+    }
+
+    async fn archive(&self, caller: Caller, order: ArchiveOrder) -> Result<RunReport, ApiError> {
+        if let ArchiveOrder::Restore(request) = order {
+            return self.order(caller, |run| Order::Restore(request, run));
+        }
+        // The rest keeps no server from anything: it need not wait for the desk.
+        let (agent, run) = (Arc::clone(&self.agent), self.agent.runs.begin(caller));
+        let report = run.report();
+        tokio::spawn(async move {
+            match order {
+                ArchiveOrder::Verify(request) => agent.verify_kept(caller, request, run).await,
+                ArchiveOrder::Prune(request) => agent.prune_kept(caller, request, run).await,
+                ArchiveOrder::Export(request) => agent.export_kept(caller, request, run).await,
+                ArchiveOrder::Restore(_) => {}
+            }
+        });
+        Ok(report)
+    }
+
+    async fn export(&self, caller: Caller, run: u64, offset: u64) -> Result<Vec<u8>, ApiError> {
+        let agent = Arc::clone(&self.agent);
+        let read = tokio::task::spawn_blocking(move || agent.exports.read(run, caller.uid, offset)).await.map_err(internal)?;
+        match read {
+            Some(chunk) => chunk.map_err(internal),
+            None => Err(error("not-found", "there is no such export of yours (any more); order it again")),
+        }
+    }
+
+    async fn remove_version(&self, caller: Caller, version: Version) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::RemoveVersion(version, run))
     }
 
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {

@@ -11,7 +11,9 @@ mod drive;
 mod effects;
 mod enforce;
 mod enroll;
+mod exports;
 mod handler;
+mod keeping;
 mod ledger;
 mod lock;
 mod logging;
@@ -19,14 +21,17 @@ mod notify;
 mod own_unit;
 mod pins;
 mod recovery;
+mod restore;
 mod rollback;
 mod runs;
 mod sights;
+mod snapshots;
 mod socket;
 mod status;
 mod summary;
 mod survey;
 mod sweep;
+mod unenroll;
 mod unit_file;
 mod waiting;
 mod watch;
@@ -63,6 +68,7 @@ struct Agent {
     settings: RwLock<SettingsNow>,
     board: board::Board,
     runs: runs::Runs,
+    exports: exports::Exports,
     sights: sights::Sights,
     _alone: lock::Alone,
 }
@@ -99,6 +105,7 @@ impl Agent {
             settings: RwLock::new(settings),
             board: board::Board::new(now_ms()),
             runs: runs::Runs::default(),
+            exports: exports::Exports::default(),
             sights: sights::Sights::default(),
             _alone: alone,
         })

@@ -14,6 +14,7 @@ impl Agent {
         }
         self.settle_journal().await;
         conduct::recover(self).await;
+        self.settle_left_over().await;
         if let Err(error) = self.store.clean_half_made() {
             tracing::warn!("half-made versions could not be removed: {error}");
         }

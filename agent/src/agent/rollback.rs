@@ -49,7 +49,8 @@ impl Agent {
         let bound = self.store.binding(user).ok().flatten();
         let closed = self.journal.closed_bumps(Some(user), 1000)?;
         Ok(closed.into_iter().find(|bump| {
-            bump.phase == Phase::Closed(Outcome::Done) && bump.snapshot.is_some() && Some(&bump.to) == bound.as_ref()
+            let own = bump.snapshot.as_ref().is_some_and(|snapshot| snapshot.id == bump.id);
+            bump.phase == Phase::Closed(Outcome::Done) && own && Some(&bump.to) == bound.as_ref()
         }))
     }
 
@@ -85,9 +86,9 @@ impl Agent {
 
     /// Out of the archive before the server is stopped: a snapshot that is gone or rotten, or a full disk, costs nobody anything.
     async fn bring_back(&self, bump: &Bump) -> Result<(), String> {
-        let (true, Some(snapshot)) = (bump.archived, bump.snapshot.clone()) else { return Ok(()) };
-        let (vault, place) = (self.vault.clone(), bump.instance.place.clone());
-        let found = blocking(move || vault.unarchive(&place, &snapshot)).await;
+        let (true, Some(snapshot)) = (bump.archived, &bump.snapshot) else { return Ok(()) };
+        let (vault, place, from, id) = (self.vault.clone(), bump.instance.place.clone(), snapshot.id, bump.id);
+        let found = blocking(move || vault.unarchive(&place, from, id)).await;
         if found.is_err() && bump.phase != Phase::Stuck {
             self.put_away(bump).await;
         }

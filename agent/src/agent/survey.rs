@@ -12,7 +12,7 @@ use crate::engine::rollout::{Decision, HostView, InstanceView, decide};
 use crate::engine::sight::Sight;
 use crate::engine::waits::{Hurry, hurry, next_rule, waits};
 use crate::engine::{Bump, Phase};
-use crate::host::instances;
+use crate::host::{accounts, instances};
 use crate::journal::JournalError;
 use crate::state::StateError;
 use crate::systemd::UnitState;
@@ -31,7 +31,14 @@ impl Agent {
             tracing::warn!("the environment files could not be listed: {error}");
             vec![]
         });
-        units.iter().filter_map(|unit| UserName::from_unit(unit)).chain(files).collect::<BTreeSet<_>>().into_iter().collect()
+        let known = units.iter().filter_map(|unit| UserName::from_unit(unit)).chain(files).collect::<BTreeSet<_>>();
+        known.into_iter().filter(|user| self.is_held(user)).collect()
+    }
+
+    /// Neither let go of by order (`t3pin unenroll`) nor deleted from the host. A user database that cannot be asked deletes nobody.
+    fn is_held(&self, user: &UserName) -> bool {
+        let deleted = matches!(accounts::lookup(user), Ok(None));
+        !deleted && !self.journal.is_released(user).unwrap_or(false)
     }
 
     /// What the engine needs to know. `pin` is what counts; users for whom the pin `enforced` by order said something else are
@@ -86,9 +93,9 @@ impl Agent {
             busy_until_ms: None,
             wait,
             calls: false,
-            open: self.journal.open_bump(user)?,
-            last: self.journal.closed_bumps(Some(user), 1)?.into_iter().next(),
-            tried: self.journal.last_closed_to(user, &wanted)?,
+            open: self.journal.open_bump(user)?.map(lean),
+            last: self.journal.closed_bumps(Some(user), 1)?.into_iter().next().map(lean),
+            tried: self.journal.last_closed_to(user, &wanted)?.map(lean),
             user: user.clone(),
             wanted,
         })
@@ -202,6 +209,11 @@ impl Agent {
         self.journal.record(&bump, None, now_ms())?;
         Ok(bump)
     }
+}
+
+/// A bump as far as the decisions about many need it: without its reports, which are most of it.
+fn lean(bump: Bump) -> Bump {
+    Bump { rehearsal: None, baseline: None, probe: None, snapshot: None, ..bump }
 }
 
 /// Why systemd would not start a unit at all. A bump of it could neither be finished nor undone.

@@ -21,7 +21,7 @@ impl Agent {
     /// One round: what was left under way and a look at every soaking instance, if `soaks`, then whatever of the waiting bumps may be done now. Returns
     /// whether anything has changed.
     pub async fn watch(&self, soaks: bool) -> bool {
-        let mut changed = false;
+        let (mut changed, mut settled) = (false, false);
         if soaks {
             conduct::take_up(self).await;
             let open = match self.journal.open_bumps() {
@@ -36,6 +36,10 @@ impl Agent {
                 let look = self.look_at(bump).await;
                 let after = self.drive(bump.clone(), Event::Looked(look), &|_| ()).await;
                 changed |= after.phase != bump.phase;
+                settled |= after.is_closed();
+            }
+            if settled {
+                self.retire_unneeded().await;
             }
         }
         let frozen = self.journal.freeze().is_ok_and(|freeze| freeze.is_some());

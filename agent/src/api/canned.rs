@@ -5,13 +5,14 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
     PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
-    VersionStatus, WaitStatus,
+    UnenrollRequest, VersionStatus, WaitStatus,
 };
-use crate::domain::{Deferral, DeferralOwner, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
+use crate::domain::{Deferral, DeferralOwner, KeptId, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
 /// The moment at which the host is looked at.
 pub const NOW_MS: UnixMs = 1_800_000_000_000;
@@ -162,6 +163,29 @@ pub fn versions() -> Vec<VersionStatus> {
     vec![installed("0.0.24", 403_701_760, &["bob"]), installed("0.0.25", 627_048_448, &["alice"])]
 }
 
+/// What is kept: a good snapshot and salvage of alice's, a damaged one of bob's.
+pub fn archives() -> Vec<ArchiveStatus> {
+    let kept = |id: &str, text: &str, damaged: Option<&str>| KeptStatus {
+        id: id.parse().expect("a name"),
+        version: Some(version(text)),
+        migration_level: Some(30),
+        created_ms: NOW_MS - 2 * HOUR,
+        bytes: 104_857_600,
+        verified_ms: Some(NOW_MS - HOUR),
+        damaged: damaged.map(str::to_owned),
+        path: format!("/var/lib/t3pin/snapshots/x/{id}"),
+        files: vec![],
+    };
+    vec![
+        ArchiveStatus {
+            user: user("alice"),
+            disk_bytes: 31_000_000,
+            kept: vec![kept("b000001", "0.0.24", None), kept("b000001-salvage", "0.0.25", None)],
+        },
+        ArchiveStatus { user: user("bob"), disk_bytes: 30_000_000, kept: vec![kept("b000002", "0.0.24", Some("pages lost"))] },
+    ]
+}
+
 /// A host that answers from [`status`] and its like, in place of the agent. Ordinary callers see bob's instance only.
 #[derive(Debug, Default)]
 pub struct CannedHost {
@@ -223,6 +247,10 @@ impl Handler for CannedHost {
         self.note(format!("enroll {} {:?} {version:?}", request.user, request.port));
         self.look()
     }
+    async fn unenroll(&self, _: Caller, request: UnenrollRequest) -> Result<RunReport, ApiError> {
+        self.note(format!("unenroll {}", request.user));
+        self.look()
+    }
     async fn user_of(&self, uid: u32) -> Option<UserName> {
         (uid == 1000).then(|| user("bob"))
     }
@@ -249,6 +277,28 @@ impl Handler for CannedHost {
     async fn thaw(&self) -> Result<(), ApiError> {
         self.note("thaw");
         Ok(())
+    }
+    async fn snapshots(&self, caller: Caller, of: Option<UserName>) -> Result<Vec<ArchiveStatus>, ApiError> {
+        let seen = |one: &ArchiveStatus| {
+            (caller.privileged || one.user.as_str() == "bob") && of.as_ref().is_none_or(|of| *of == one.user)
+        };
+        Ok(archives().into_iter().filter(seen).collect())
+    }
+    async fn snapshot(&self, caller: Caller, of: UserName, id: KeptId) -> Result<KeptStatus, ApiError> {
+        let kept = self.snapshots(caller, Some(of)).await?.into_iter().flat_map(|one| one.kept);
+        let missing = || ApiError { kind: "not-found".to_owned(), error: "there is no such thing that you may see".to_owned() };
+        kept.into_iter().find(|one| one.id == id).ok_or_else(missing)
+    }
+    async fn archive(&self, _: Caller, order: ArchiveOrder) -> Result<RunReport, ApiError> {
+        self.note(format!("{order:?}"));
+        self.look()
+    }
+    async fn export(&self, _: Caller, _: u64, offset: u64) -> Result<Vec<u8>, ApiError> {
+        Ok(if offset < 10 { vec![7; 5] } else { vec![] })
+    }
+    async fn remove_version(&self, _: Caller, version: Version) -> Result<RunReport, ApiError> {
+        self.note(format!("remove {version}"));
+        self.look()
     }
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {
         self.note(format!("clear {}", request.version));

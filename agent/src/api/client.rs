@@ -10,7 +10,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Response, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,7 +64,17 @@ impl Client {
         self.ask(Method::POST, path, body.into()).await
     }
 
+    /// Asks for `path` and takes the answer as it is: what an export consists of is no JSON.
+    pub async fn bytes(&self, path: &str) -> Result<Bytes, ClientError> {
+        self.ask_plainly(Method::GET, path, Bytes::new()).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let answer = self.ask_plainly(method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.garbled(StatusCode::OK, &error.to_string()))
+    }
+
+    async fn ask_plainly(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let asking = async {
             let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
             self.exchange(stream, method, path, body).await
@@ -79,13 +89,7 @@ impl Client {
         }
     }
 
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        stream: UnixStream,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<T, ClientError> {
+    async fn exchange(&self, stream: UnixStream, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -110,21 +114,22 @@ impl Client {
         }
     }
 
-    async fn read<T: DeserializeOwned>(&self, response: Response<hyper::body::Incoming>) -> Result<T, ClientError> {
+    async fn read(&self, response: Response<hyper::body::Incoming>) -> Result<Bytes, ClientError> {
         let status = response.status();
-        let garbled = |why: String| {
-            let socket = self.socket.display();
-            ClientError::Garbled(format!("{socket} does not answer as a t3pin agent of this version does: HTTP {status}, {why}"))
-        };
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| garbled(e.to_string()))?;
-        let bytes = body.to_bytes();
+        let reading = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let bytes = reading.await.map_err(|error| self.garbled(status, &error.to_string()))?.to_bytes();
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| garbled(error.to_string()));
+            return Ok(bytes);
         }
         Err(match serde_json::from_slice::<ApiError>(&bytes) {
             Ok(error) => ClientError::Refused(error),
-            Err(error) => garbled(error.to_string()),
+            Err(error) => self.garbled(status, &error.to_string()),
         })
+    }
+
+    fn garbled(&self, status: StatusCode, why: &str) -> ClientError {
+        let socket = self.socket.display();
+        ClientError::Garbled(format!("{socket} does not answer as a t3pin agent of this version does: HTTP {status}, {why}"))
     }
 
     /// One line on why there is no agent, and what to do.

@@ -3,6 +3,7 @@
 //! [`types`] is what crosses the socket, [`server`] turns requests into calls of a [`server::Handler`] that `agent`
 //! implements, [`client`] is all that `cli` knows of the agent.
 
+pub mod archive_types;
 #[cfg(test)]
 pub mod canned;
 pub mod client;

@@ -4,6 +4,7 @@
 //! is for root and group `t3pin` only, but for what users may say about their own bump; every answer that is not 2xx is an [`ApiError`] in JSON; and no caller, however slow,
 //! endless or numerous, keeps others from being answered ([`Limits`]).
 
+mod archive_routes;
 mod connections;
 mod gate;
 mod limits;
@@ -18,11 +19,12 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 
 use self::limits::Limits;
+use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
-    RunReport, StatusReport, Told, VersionStatus,
+    RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
-use crate::domain::UserName;
+use crate::domain::{KeptId, UserName, Version};
 
 /// What `agent` does for the socket. Implementations answer quickly: long work becomes a run.
 ///
@@ -48,6 +50,8 @@ pub trait Handler: Send + Sync + 'static {
     fn rollback(&self, caller: Caller, request: RollbackRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Starts enrolling a user. Privileged.
     fn enroll(&self, caller: Caller, request: EnrollRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Starts letting go of a user. Privileged.
+    fn unenroll(&self, caller: Caller, request: UnenrollRequest) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// The user with this uid.
     fn user_of(&self, uid: u32) -> impl Future<Output = Option<UserName>> + Send;
     /// Starts `user`'s bump as soon as nothing is in flight, with `force` at once. Privileged, or `user` themselves.
@@ -68,6 +72,20 @@ pub trait Handler: Send + Sync + 'static {
     fn freeze(&self, request: FreezeRequest) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Lifts the freeze. Privileged.
     fn thaw(&self) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// What is kept of users, filtered by what `caller` may see.
+    fn snapshots(
+        &self,
+        caller: Caller,
+        user: Option<UserName>,
+    ) -> impl Future<Output = Result<Vec<ArchiveStatus>, ApiError>> + Send;
+    /// One of it, with its files, if `caller` may see it.
+    fn snapshot(&self, caller: Caller, user: UserName, id: KeptId) -> impl Future<Output = Result<KeptStatus, ApiError>> + Send;
+    /// Has something done with what is kept. Verifying and exporting is for everybody, for what `caller` may see.
+    fn archive(&self, caller: Caller, order: ArchiveOrder) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Some bytes of what the export with that run made, from `offset` on; none at its end. Only for who began it.
+    fn export(&self, caller: Caller, run: u64, offset: u64) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    /// Starts removing an installed version. Privileged.
+    fn remove_version(&self, caller: Caller, version: Version) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Lets a quarantined version be tried again. Privileged.
     fn clear_quarantine(&self, request: ClearRequest) -> impl Future<Output = Result<(), ApiError>> + Send;
 }

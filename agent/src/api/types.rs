@@ -286,6 +286,14 @@ pub struct Told {
     pub message: String,
 }
 
+/// `POST /v1/unenroll`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnenrollRequest {
+    /// Whom.
+    pub user: UserName,
+}
+
 /// `POST /v1/freeze`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,7 +326,7 @@ pub struct VersionStatus {
     pub quarantined: Option<String>,
 }
 
-/// A piece of work that was asked for (`POST /v1/enforce`, `/v1/rollback`, `/v1/enroll`, `/v1/now` answer one; `GET /v1/runs/ID` follows it).
+/// A piece of work that was asked for (`POST /v1/enforce`, `/v1/rollback`, `/v1/enroll`, `/v1/unenroll`, `/v1/now` answer one; `GET /v1/runs/ID` follows it).
 /// The work is the agent's: it goes on when the caller goes away.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunReport {

@@ -17,9 +17,14 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Waits for the end of `started`, telling its progress, and answers with its final report.
 pub async fn to_the_end(client: &Client, started: RunReport) -> Result<Answer, ClientError> {
+    ended(to_its_report(client, started).await?)
+}
+
+/// As [`to_the_end`], for a caller who does something with the report.
+pub async fn to_its_report(client: &Client, started: RunReport) -> Result<RunReport, ClientError> {
     let stderr = io::stderr();
     let mut progress = Progress::new(stderr.lock(), stderr.is_terminal());
-    ended(follow(client, started, &mut progress).await?)
+    follow(client, started, &mut progress).await
 }
 
 /// The answer to a run that has ended.

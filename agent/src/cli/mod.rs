@@ -17,8 +17,10 @@ mod now;
 mod plan;
 mod render;
 mod rollback;
+mod snapshots;
 mod status;
 mod thaw;
+mod unenroll;
 mod versions;
 
 use std::path::PathBuf;
@@ -74,7 +76,9 @@ enum Question {
     History(history::History),
     Instances(instances::Instances),
     Versions(versions::Versions),
+    Snapshots(snapshots::Snapshots),
     Enroll(enroll::Enroll),
+    Unenroll(unenroll::Unenroll),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
 }
@@ -107,7 +111,9 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::History(history) => history.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,
             Question::Versions(versions) => versions.run(&client).await,
+            Question::Snapshots(snapshots) => snapshots.run(&client).await,
             Question::Enroll(enroll) => enroll.run(&client).await,
+            Question::Unenroll(unenroll) => unenroll.run(&client).await,
             Question::Freeze(freeze) => freeze.run(&client).await,
             Question::Thaw(thaw) => thaw.run(&client).await,
         }

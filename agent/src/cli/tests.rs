@@ -87,6 +87,7 @@ fn verbs_ask_for_what_they_were_told() {
         assert_eq!(asked(&["rollback", "--all", "--force"]), "rollback None true");
         assert_eq!(asked(&["enroll", "bob", "--port", "4102", "--version", "0.0.24"]), "enroll bob Some(4102) Some(\"0.0.24\")");
         assert_eq!(asked(&["freeze", "--reason", "fair week"]), "freeze Some(\"fair week\")");
+        assert_eq!(asked(&["unenroll", "bob"]), "unenroll bob");
         assert_eq!(asked(&["thaw"]), "thaw");
         assert_eq!(asked(&["versions", "clear", "0.0.26"]), "clear 0.0.26");
         assert_eq!(asked(&["enforce"]), "enforce");

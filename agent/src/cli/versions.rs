@@ -4,12 +4,14 @@ use clap::{Args, Subcommand};
 
 use super::answer::Answer;
 use super::exit::Exit;
+use super::follow;
 use super::render::{ago, now_ms, size, table};
+use crate::api::archive_types::RemoveRequest;
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{Acknowledged, ClearRequest, VersionStatus};
+use crate::api::types::{Acknowledged, ClearRequest, RunReport, VersionStatus};
 use crate::domain::{UnixMs, Version};
 
-/// List the installed versions, or let one that failed here be tried again
+/// List the installed versions, remove one, or let one that failed here be tried again
 #[derive(Debug, Args)]
 pub struct Versions {
     #[command(subcommand)]
@@ -20,6 +22,14 @@ pub struct Versions {
 enum Verb {
     /// List the installed versions (also without a verb)
     List,
+    /// Remove a version that nothing needs any more
+    ///
+    /// Refused while a binding, the pin, a bump, a snapshot or a running process needs it. Versions that nothing needs
+    /// also go by themselves when a bump is settled.
+    Remove {
+        /// Which
+        version: Version,
+    },
     /// Lift the quarantine of a version, so that it is tried again
     Clear {
         /// Which
@@ -34,6 +44,10 @@ impl Versions {
             None | Some(Verb::List) => {
                 let versions: Vec<VersionStatus> = client.get("/v1/versions").await?;
                 Answer::new(&versions, shown(&versions, now_ms()), Exit::Done)
+            }
+            Some(Verb::Remove { version }) => {
+                let started: RunReport = client.post("/v1/versions/remove", &RemoveRequest { version }).await?;
+                follow::to_the_end(client, started).await
             }
             Some(Verb::Clear { version }) => {
                 let text = format!("{version} may be tried again; it is when it is pinned: t3pin enforce\n");

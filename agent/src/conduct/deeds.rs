@@ -140,15 +140,12 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
 }
 
 async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
-    let (vault, place, id, keep) = (host.vault().clone(), bump.instance.place.clone(), bump.id, host.keep_snapshots());
-    let gone = blocking(move || {
-        vault.archive(&place, id)?;
-        vault.retain(&place.account.user, keep)
-    })
-    .await
-    .map_err(data)?;
-    for snapshot in gone {
-        tracing::info!(T3PIN_USER = %snapshot.user, "snapshot {} of {} removed by retention", snapshot.id, snapshot.version);
+    let (vault, place, id) = (host.vault().clone(), bump.instance.place.clone(), bump.id);
+    blocking(move || vault.archive(&place, id)).await.map_err(data)?;
+    // The bump is archived, whatever becomes of older ones: that they cannot be let go costs room and nothing else.
+    let (vault, user, retention) = (host.vault().clone(), bump.instance.user().clone(), host.retention());
+    if let Err(error) = blocking(move || vault.retain(&user, retention)).await {
+        tracing::warn!(T3PIN_USER = %bump.instance.user(), "old snapshots of {} are kept: {error}", bump.instance.user());
     }
     Ok(Event::Archived)
 }
@@ -164,8 +161,8 @@ async fn restore<H: Host>(host: &H, bump: &Bump, keep_salvage: bool, unarchive: 
     host.vault().discard_seed(bump.id).await;
     let place = &bump.instance.place;
     if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
-        let (vault, place, snapshot) = (host.vault().clone(), place.clone(), snapshot.clone());
-        blocking(move || vault.unarchive(&place, &snapshot)).await.map_err(data)?;
+        let (vault, place, from, id) = (host.vault().clone(), place.clone(), snapshot.id, bump.id);
+        blocking(move || vault.unarchive(&place, from, id)).await.map_err(data)?;
     }
     let salvage = host.vault().restore(place, bump.id, keep_salvage).await.map_err(data)?;
     host.bind(bump.instance.user(), &bump.from).map_err(|e| io_fault(&format!("the binding to {}", bump.from), &e))?;

@@ -16,7 +16,7 @@ use std::io;
 use crate::domain::{Activity, Instance, UnixMs, UserName, Version};
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
-use crate::state::Vault;
+use crate::state::{Retention, Vault};
 use crate::systemd::{SystemdError, UnitState};
 
 pub use blame::{data, host, io_fault, worker};
@@ -80,8 +80,8 @@ pub trait Host {
     fn quiet_ms(&self) -> i64;
     /// Whether somebody entitled to it said that this user's bump shall not wait.
     fn hurry(&self, user: &UserName) -> Hurry;
-    /// How many snapshots of a user's are kept.
-    fn keep_snapshots(&self) -> usize;
+    /// How long snapshots of a user's are kept.
+    fn retention(&self) -> Retention;
 
     /// `Action::Rehearse`.
     async fn rehearse(&self, bump: &Bump) -> Result<Event, Fault>;

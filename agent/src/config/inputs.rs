@@ -26,7 +26,7 @@ pub(super) const TABLES: [(&str, &[&str]); 6] = [
     ),
     ("activity", &["quiet", "poll"]),
     ("drain", &super::drain::KEYS),
-    ("snapshots", &["keep"]),
+    ("snapshots", &["keep", "max_age", "max_bytes"]),
     ("instances", &["first_port"]),
 ];
 
@@ -106,6 +106,27 @@ impl Inputs {
         } else {
             Err(input.refuse(format!("is {number}; allowed is {} to {}", bounds.start(), bounds.end())))
         }
+    }
+
+    /// A size in bytes within bounds, written as `"500MB"` or `"20GB"` (powers of 1000).
+    pub fn size(&self, table: &str, key: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>, ConfigError> {
+        let Some(input) = self.get(table, key) else { return Ok(None) };
+        let text = input.text()?;
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let factor = match unit.trim_start() {
+            "MB" => Some(1_000_000u64),
+            "GB" => Some(1_000_000_000),
+            "TB" => Some(1_000_000_000_000),
+            _ => None,
+        };
+        let size = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        let size = size.ok_or_else(|| input.refuse("is not a size; write it as \"500MB\", \"20GB\" or \"1TB\""))?;
+        if bounds.contains(&size) {
+            return Ok(Some(size));
+        }
+        let mb = |bytes: &u64| bytes / 1_000_000;
+        Err(input.refuse(format!("is {text}; allowed is {} MB to {} MB", mb(bounds.start()), mb(bounds.end()))))
     }
 
     /// A duration within bounds.

@@ -48,6 +48,10 @@ pub struct Settings {
     pub drain: Drain,
     /// `[snapshots] keep` (default 5, at least 1).
     pub keep_snapshots: usize,
+    /// `[snapshots] max_age` (default none).
+    pub snapshots_max_age: Option<Duration>,
+    /// `[snapshots] max_bytes` (default none), for each user.
+    pub snapshots_max_bytes: Option<u64>,
     /// `[instances] first_port` (default 3773): where `enroll` starts to look for a free port.
     pub first_port: u16,
 }
@@ -130,6 +134,8 @@ fn validated(inputs: &Inputs) -> Result<Settings, ConfigError> {
         poll: inputs.duration("activity", "poll", 100 * MS..=HOUR)?.unwrap_or(default.poll),
         drain: super::drain::validated(inputs)?,
         keep_snapshots: whole(inputs.number("snapshots", "keep", 1..=1000)?, default.keep_snapshots),
+        snapshots_max_age: inputs.duration("snapshots", "max_age", SECOND..=3650 * DAY)?,
+        snapshots_max_bytes: inputs.size("snapshots", "max_bytes", 1_000_000..=1_000_000_000_000_000)?,
         first_port: whole(inputs.number("instances", "first_port", 1024..=65535)?, default.first_port),
     })
 }
@@ -171,6 +177,8 @@ impl Default for Settings {
             poll: 2 * SECOND,
             drain: Drain::default(),
             keep_snapshots: 5,
+            snapshots_max_age: None,
+            snapshots_max_bytes: None,
             first_port: 3773,
         }
     }

@@ -8,6 +8,7 @@ mod activity;
 mod deferral;
 mod ids;
 mod instance;
+mod kept_id;
 mod probe;
 mod rehearsal;
 mod snapshot;
@@ -18,6 +19,7 @@ pub use activity::{Activity, BusyReason};
 pub use deferral::{Closed, Deferral, DeferralOwner, Said, Wait, Word};
 pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};
+pub use kept_id::KeptId;
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
 pub use snapshot::{

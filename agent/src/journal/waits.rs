@@ -1,4 +1,4 @@
-//! What is remembered about users' waits: since when, escalated or not, and what people said.
+//! What is remembered about users' waits: since when, escalated or not, and what people said; and who is no longer held.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,20 @@ impl Journal {
     /// The wait of one user.
     pub fn wait(&self, user: &UserName) -> Result<Wait, JournalError> {
         Ok(self.value(&key(user))?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+    }
+
+    /// Whether t3pin no longer holds this user, by order.
+    pub fn is_released(&self, user: &UserName) -> Result<bool, JournalError> {
+        Ok(self.value(&format!("released:{user}"))?.is_some())
+    }
+
+    /// Notes it, or that it is over.
+    pub fn set_released(&self, user: &UserName, released: bool) -> Result<(), JournalError> {
+        if self.is_released(user)? == released {
+            Ok(())
+        } else {
+            self.put(&format!("released:{user}"), released.then_some("yes"))
+        }
     }
 
     /// All waits there are.

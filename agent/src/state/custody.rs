@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::vault_dirs::{lasting_dir, own_uid, private, private_dir};
 use super::{StateError, Vault};
-use crate::domain::{BumpId, Place, SeedReport, UnixMs, UserName, Version};
+use crate::domain::{BumpId, Place, SeedReport, SnapshotId, UnixMs, UserName, Version};
 use crate::worker::files::{Dir, during, remove_tree};
 
 /// Directory of all custody on a file system.
@@ -66,6 +66,9 @@ pub struct Manifest {
     pub round: u32,
     /// Where the originals are.
     pub phase: Phase,
+    /// The snapshot that they were made from again, when they were: the archive has it, whatever becomes of custody.
+    #[serde(default)]
+    pub from_archive: Option<SnapshotId>,
 }
 
 /// One bump's custody, open.

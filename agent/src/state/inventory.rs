@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::archive::shelf::Shelf;
 use super::custody::{Custody, Phase, TOP};
 use super::vault_dirs::private;
-use super::{StateError, Vault, reach};
+use super::{StateError, Vault, reach, snapshot};
 use crate::domain::{BumpId, Place, UserName, Version};
 use crate::worker::files::Dir;
 
@@ -56,6 +57,14 @@ pub fn custodies(vault: &Vault, place: &Place) -> Result<Vec<CustodySeen>, State
         };
         seen.push(CustodySeen { bump, version: manifest.version, originals });
     }
+    // Custody that held nothing any more is gone; what the archive has tells of it.
+    for kept in snapshot::list(&Shelf::look(vault, user)?)?.0 {
+        let (bump, version) = (kept.snapshot.id, kept.snapshot.version);
+        if seen.iter().all(|seen| seen.bump != bump) {
+            seen.push(CustodySeen { bump, version, originals: Whereabouts::Archived });
+        }
+    }
+    seen.sort_by_key(|seen| seen.bump);
     Ok(seen)
 }
 

@@ -13,9 +13,11 @@
 
 mod archive;
 mod custody;
+mod export;
 mod hold;
 mod holders;
 mod inventory;
+mod overview;
 mod preflight;
 mod reach;
 mod restore;
@@ -30,12 +32,16 @@ mod tests;
 mod unarchive;
 mod vault_dirs;
 
+pub use overview::KeptView;
+pub use retain::Retention;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use inventory::{CustodySeen, Whereabouts};
 
-use crate::domain::{BumpId, Place, Salvage, SeedReport, Snapshot, UnixMs, UserName, Version};
+use self::archive::shelf::Shelf;
+use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError, is_full};
 use crate::worker::{self, Answer, LiveCopyReport, Task, TaskErrorKind, WorkerError};
 
@@ -148,11 +154,15 @@ impl Vault {
     pub fn open(root: &Path) -> std::io::Result<Self> {
         #[cfg(feature = "simulation")]
         if crate::simulated::is_on() {
-            return Ok(Self { root: root.to_owned() });
+            return Ok(Self { root: root.to_owned(), seeding: seeding::Seedings::default() });
         }
         use std::os::unix::fs::DirBuilderExt;
-        for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755)] {
+        for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755), (export::EXPORTS, 0o711)] {
             std::fs::DirBuilder::new().recursive(true).mode(mode).create(root.join(name))?;
+        }
+        // What an export that was broken off left: copies of what is kept anyway.
+        for left in std::fs::read_dir(root.join(export::EXPORTS))? {
+            std::fs::remove_dir_all(left?.path())?;
         }
         std::fs::File::open(root)?.sync_all()?;
         Ok(Self { root: root.to_owned(), seeding: seeding::Seedings::default() })
@@ -328,27 +338,62 @@ impl Vault {
         .await
     }
 
-    /// Makes custody's `original/` from the archived snapshot (owned by the user again, hashes checked), so that
-    /// [`Vault::restore`] of the bump that the snapshot is named after can bring it back after that bump was settled. Custody
-    /// that still has the originals is left alone. Takes as long as reading the snapshot: not for an async task's thread.
-    pub fn unarchive(&self, place: &Place, snapshot: &Snapshot) -> Result<(), StateError> {
+    /// Makes the `original/` of `bump`'s custody from the archived snapshot `id` (owned by the user again, hashes checked), so that
+    /// [`Vault::restore`] of that bump can bring it back. Custody that still has originals is left alone. Refused when the
+    /// snapshot is that of another account or server. Takes as long as reading the snapshot: not for an async task's thread.
+    pub fn unarchive(&self, place: &Place, id: SnapshotId, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;
-        unarchive::unarchive(self, place, snapshot, Deadline::after(REREAD))
+        unarchive::unarchive(self, place, id, bump, Deadline::after(REREAD))
     }
 
     /// The bump is settled: makes the snapshot from custody, unless it is there, reads it back, and only when it is whole removes
-    /// custody's original. Salvage stays.
-    /// A bump that was restored is left as it is. Takes as long as reading the snapshot.
+    /// custody's original, and custody itself when it has no salvage either.
+    /// A bump that was restored is left as it is. Takes as long as reading the data twice.
     pub fn archive(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;
         archive::archive(self, place, bump, Deadline::after(REREAD))
     }
 
-    /// Removes all but the newest `keep` (at least one) snapshots, after verifying that the newest is whole. What custody
-    /// still counts on stays. Returns what was removed.
-    pub fn retain(&self, user: &UserName, keep: usize) -> Result<Vec<Snapshot>, StateError> {
+    /// Reads all snapshots of `user` from end to end, or the one `id`: for each `None` when it is whole, else what is wrong.
+    /// `progress` is told bytes done and bytes in all.
+    pub fn verify_kept(
+        &self,
+        user: &UserName,
+        id: Option<KeptId>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<(SnapshotId, Option<String>)>, StateError> {
+        let shelf = Shelf::open(self, user)?;
+        let (all, broken) = snapshot::list(&shelf)?;
+        let asked = |of: SnapshotId| id.is_none_or(|id| id == KeptId::Snapshot(of));
+        let all: Vec<_> = all.into_iter().filter(|kept| asked(kept.snapshot.id)).collect();
+        let wrong = archive::keep::verify(&shelf, &all, Deadline::after(REREAD), progress)?;
+        let found = all.iter().map(|kept| kept.snapshot.id).zip(wrong);
+        Ok(found.chain(broken.into_iter().filter(|(of, _)| asked(*of)).map(|(of, why)| (of, Some(why)))).collect())
+    }
+
+    /// The snapshot `id` of `user`.
+    pub fn snapshot(&self, user: &UserName, id: SnapshotId) -> Result<Snapshot, StateError> {
+        let shelf = Shelf::look(self, user)?;
+        let missing = || StateError::Mismatch { path: shelf.dir.path().join(id.to_string()), why: "is not there".to_owned() };
+        Ok(snapshot::load(&shelf, id)?.ok_or_else(missing)?.snapshot)
+    }
+
+    /// Removes one snapshot, or salvage, by order; never the last snapshot that is whole. Returns the bytes that are free now.
+    pub fn remove_kept(&self, user: &UserName, id: KeptId) -> Result<u64, StateError> {
+        match id {
+            KeptId::Salvage(bump, round) => self.remove_salvage(user, bump, round),
+            KeptId::Snapshot(id) => {
+                let _lock = self.lock(user)?;
+                retain::remove(self, user, id, Deadline::after(REREAD))
+            }
+        }
+    }
+
+    /// Removes the snapshots that are beyond `retention`, oldest first and never the newest, after verifying that the newest is
+    /// whole. What custody still counts on stays. Returns what was removed, and why.
+    pub fn retain(&self, user: &UserName, retention: Retention) -> Result<Vec<(Snapshot, String)>, StateError> {
         let _lock = self.lock(user)?;
-        retain::retain(self, user, keep, Deadline::after(REREAD))
+        retain::retain(self, user, retention, Deadline::after(REREAD))
     }
 }
 

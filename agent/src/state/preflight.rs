@@ -9,7 +9,7 @@ use crate::domain::{Place, STATE_ENTRIES};
 use crate::worker::files::{Dir, measure};
 
 /// Room that is wanted beyond the copies, for manifests, SQLite's sidecars and whoever else writes meanwhile.
-const SLACK: u64 = 64 << 20;
+pub const SLACK: u64 = 64 << 20;
 /// Copies on the user's file system: for the rehearsal, for the new version, and what either adds to them.
 const COPIES_THERE: u64 = 3;
 
@@ -35,7 +35,8 @@ pub fn preflight(vault: &Vault, place: &Place) -> Result<Preflight, StateError> 
     Ok(Preflight { state_bytes, custody: top.join(TOP).join(place.account.user.as_str()) })
 }
 
-fn refuse_full(dir: &Dir, shown: &Path, needed: u64) -> Result<(), StateError> {
+/// [`StateError::NoSpace`] unless `needed` bytes are free where `dir` is.
+pub fn refuse_full(dir: &Dir, shown: &Path, needed: u64) -> Result<(), StateError> {
     let free = dir.free()?;
     if free < needed {
         return Err(StateError::NoSpace { path: shown.to_owned(), needed, free });

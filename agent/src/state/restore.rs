@@ -4,7 +4,7 @@
 //! original everything is; synced; then noted. Nothing is ever renamed over anything. A repeat starts from what it finds.
 
 use super::custody::{Custody, Manifest, Phase, TOP};
-use super::{StateError, Vault, reach, snapshot};
+use super::{StateError, Vault, reach};
 use crate::domain::{BumpId, Place, STATE_ENTRIES, Salvage};
 use crate::worker::files::{Dir, survey};
 
@@ -12,7 +12,15 @@ const DATABASE: &str = "state.sqlite";
 
 /// See [`Vault::restore`].
 pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -> Result<Option<Salvage>, StateError> {
-    let Some((custody, manifest)) = Custody::find(vault, place, bump)? else { return Ok(None) };
+    let Some((custody, manifest)) = Custody::find(vault, place, bump)? else {
+        let archived = vault.user_dir("snapshots", &place.account.user)?;
+        if archived.stat(bump.to_string())?.is_none() {
+            return Ok(None);
+        }
+        // Going back to the old version on what lies there now would break promise 3.
+        let why = format!("{bump} is settled: its original is in the archive and has to be taken from there first");
+        return Err(StateError::Mismatch { path: archived.path().join(bump.to_string()), why });
+    };
     match manifest.phase {
         Phase::Taken => {}
         Phase::Restored => {
@@ -35,7 +43,6 @@ pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -
         bring_back(&userdata, &original, &manifest)?;
     }
     custody.write(&Manifest { phase: Phase::Restored, ..manifest.clone() })?;
-    snapshot::remove_draft(vault, &place.account.user, bump)?;
     let salvage = salvage(&custody, manifest.round)?;
     tracing::info!(
         T3PIN_USER = %place.account.user, T3PIN_BUMP = %bump, T3PIN_VERSION = %manifest.version,

@@ -84,6 +84,7 @@ pub fn begin(
         taken,
         round: earlier.map_or(1, |(_, manifest)| manifest.round.saturating_add(1)),
         phase: Phase::Taken,
+        from_archive: None,
     };
     custody.write(&manifest)?;
     vault.note_custody(&place.account.user, bump, custody.path())?;

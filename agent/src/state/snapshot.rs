@@ -1,123 +1,134 @@
-//! A snapshot on disk: `snapshots/USER/BUMP/{manifest.json,userdata/}`, root's alone.
+//! What is written down of a snapshot: `snapshots/USER/BUMP/manifest.json`, root's alone.
+//!
+//! Its content lies beside it: a `recipe` of pages that all snapshots of the user share ([`super::archive`]), or, as earlier
+//! versions of t3pin left it, the files themselves in `userdata/` ([`super::archive::raw`]).
 
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::archive::shelf::Shelf;
 use super::custody::Manifest;
-use super::secure::refuse_changed;
-use super::vault_dirs::{own_uid, private, private_dir};
+use super::vault_dirs::{own_uid, private};
 use super::{StateError, Vault};
-use crate::domain::{EntryKind, Snapshot, SnapshotId, UserName, copied_entries};
-use crate::worker::files::{Deadline, Dir, copy_entries, during, hash_file, remove_tree, sync_tree};
+use crate::domain::{Snapshot, SnapshotId, UnixMs};
+use crate::worker::files::{Dir, during};
 
 const MANIFEST: &str = "manifest.json";
-/// The entries lie in here.
-pub const CONTENT: &str = "userdata";
+const VERIFIED: &str = "verified.json";
+const MAX_MANIFEST: u64 = 64 << 20;
+
+/// A snapshot as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What it is.
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+    /// The user's id, when it is known: a name can be given to another person.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// t3's own id of the server that it was taken from.
+    #[serde(default)]
+    pub environment_id: Option<String>,
+    /// The digest of all its pages; `None` for the files of earlier versions of t3pin.
+    #[serde(default)]
+    pub pages_digest: Option<String>,
+}
+
+/// When a snapshot was last read from end to end, and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// When.
+    pub at_ms: UnixMs,
+    /// What was wrong with it.
+    pub wrong: Option<String>,
+}
+
+/// Snapshots whose manifest cannot be read, with the reason.
+pub type Broken = Vec<(SnapshotId, String)>;
 
 /// What the snapshot of a bump will be, once its custody is archived.
 pub fn to_be(vault: &Vault, manifest: &Manifest) -> Snapshot {
+    let id = manifest.from_archive.unwrap_or(manifest.bump);
     Snapshot {
-        id: manifest.bump,
+        id,
         user: manifest.user.clone(),
         version: manifest.version.clone(),
         migration_level: manifest.seed.migration_level,
         created_ms: manifest.created_ms,
         bytes: manifest.seed.originals.iter().map(|entry| entry.bytes).sum(),
-        path: vault.root.join("snapshots").join(manifest.user.as_str()).join(manifest.bump.to_string()),
+        path: vault.root.join("snapshots").join(manifest.user.as_str()).join(id.to_string()),
         entries: Vec::new(),
     }
 }
 
-/// Copies the originals in custody into the archive, having seen before and after that they are what was taken, and returns the
-/// finished, synced snapshot. One that is there already is kept when it holds the same, else exchanged.
-pub fn make(vault: &Vault, manifest: &Manifest, original: &Dir, until: Deadline) -> Result<Snapshot, StateError> {
-    let user_dir = vault.user_dir("snapshots", &manifest.user)?;
-    let (name, draft) = (manifest.bump.to_string(), draft_name(manifest.bump));
-    remove_tree(&user_dir, &draft)?;
-    refuse_changed(original, manifest)?;
-    if let Some(there) = load(vault, &manifest.user, manifest.bump)?
-        && holds(&there, original, manifest, until)?
-        && verify(vault, &there, until).is_ok()
-    {
-        return Ok(there);
+impl Kept {
+    /// Writes it into the snapshot's directory (synced).
+    pub fn write(&self, dir: &Dir) -> Result<(), StateError> {
+        let json = serde_json::to_vec(self).map_err(during(|| "writing the snapshot's manifest".to_owned()))?;
+        Ok(dir.write_synced(MANIFEST, &json)?)
     }
-    let made = private_dir(&user_dir, &draft)?;
-    let content = private_dir(&made, CONTENT)?;
-    let (entries, _) = copy_entries(original, &copied_entries(), manifest.uid, &content, until)?;
-    refuse_changed(original, manifest)?;
-    let snapshot = Snapshot { entries, ..to_be(vault, manifest) };
-    let json = serde_json::to_vec_pretty(&snapshot).map_err(during(|| "writing the snapshot's manifest".to_owned()))?;
-    sync_tree(&content, own_uid())?;
-    made.write_synced(MANIFEST, &json)?;
-    if user_dir.stat(&name)?.is_some() {
-        user_dir.exchange(&draft, &name)?;
-        user_dir.sync()?;
-        remove_tree(&user_dir, &draft)?;
-    } else {
-        user_dir.move_to(&draft, &user_dir, &name)?;
-        user_dir.sync()?;
+
+    /// Its directory.
+    pub fn dir(&self, shelf: &Shelf) -> Result<Dir, StateError> {
+        private(shelf.dir.dir(self.snapshot.id.to_string())?)
     }
-    Ok(snapshot)
+
+    /// Notes what reading it has shown. That this cannot be noted is no reason to distrust the snapshot.
+    pub fn note_verified(&self, shelf: &Shelf, wrong: Option<&str>) {
+        let verified = Verified { at_ms: now_ms(), wrong: wrong.map(str::to_owned) };
+        let noted = self.dir(shelf).and_then(|dir| {
+            let json = serde_json::to_vec(&verified).map_err(during(|| "noting a verification".to_owned()))?;
+            Ok(dir.write_synced(VERIFIED, &json)?)
+        });
+        if let Err(error) = noted {
+            tracing::warn!(T3PIN_USER = %shelf.user, "that snapshot {} was verified could not be noted: {error}", self.snapshot.id);
+        }
+    }
+
+    /// When it was last verified.
+    pub fn verified(&self, shelf: &Shelf) -> Option<Verified> {
+        let content = self.dir(shelf).ok()?.read(VERIFIED, own_uid(), 65_536).ok()??;
+        serde_json::from_slice(&content).ok()
+    }
 }
 
-/// Removes what an interrupted [`make`] left.
-pub fn remove_draft(vault: &Vault, user: &UserName, id: SnapshotId) -> Result<(), StateError> {
-    Ok(remove_tree(&vault.user_dir("snapshots", user)?, draft_name(id))?)
-}
-
-/// The snapshot `id` of `user`; `None` when there is none. What its manifest says of its place and name is not believed.
-pub fn load(vault: &Vault, user: &UserName, id: SnapshotId) -> Result<Option<Snapshot>, StateError> {
-    let user_dir = vault.user_dir("snapshots", user)?;
-    let Some(dir) = user_dir.dir_if_there(&id.to_string())? else { return Ok(None) };
+/// The snapshot `id`; `None` when there is none. What its manifest says of its place and name is not believed.
+pub fn load(shelf: &Shelf, id: SnapshotId) -> Result<Option<Kept>, StateError> {
+    let Some(dir) = shelf.dir.dir_if_there(&id.to_string())? else { return Ok(None) };
     let dir = private(dir)?;
     let mismatch = |why: String| StateError::Mismatch { path: dir.path().join(MANIFEST), why };
-    let content = dir.read(MANIFEST, own_uid(), 4 << 20)?.ok_or_else(|| mismatch("is missing".to_owned()))?;
-    let snapshot: Snapshot = serde_json::from_slice(&content).map_err(|error| mismatch(format!("cannot be read: {error}")))?;
-    if snapshot.user != *user || snapshot.id != id {
-        return Err(mismatch(format!("is that of {} of {}, not of {id} of {user}", snapshot.id, snapshot.user)));
+    let content = dir.read(MANIFEST, own_uid(), MAX_MANIFEST)?.ok_or_else(|| mismatch("is missing".to_owned()))?;
+    let mut kept: Kept = serde_json::from_slice(&content).map_err(|error| mismatch(format!("cannot be read: {error}")))?;
+    if kept.snapshot.user != shelf.user || kept.snapshot.id != id {
+        let (whose, named) = (&kept.snapshot.user, kept.snapshot.id);
+        return Err(mismatch(format!("is that of {named} of {whose}, not of {id} of {}", shelf.user)));
     }
-    Ok(Some(Snapshot { path: dir.path().to_owned(), ..snapshot }))
+    kept.snapshot.path = dir.path().to_owned();
+    Ok(Some(kept))
 }
 
-/// Re-reads every byte of a snapshot: [`StateError::Mismatch`] unless it is whole.
-pub fn verify(vault: &Vault, snapshot: &Snapshot, until: Deadline) -> Result<(), StateError> {
-    let content = content(vault, snapshot)?;
-    for entry in &snapshot.entries {
-        let broken = |why: &str| StateError::Mismatch { path: content.path().join(&entry.path), why: why.to_owned() };
-        let (holder, name) = content.holder(&entry.path).map_err(|error| broken(&error.to_string()))?;
-        let seen = holder.stat(name)?.ok_or_else(|| broken("is missing from the snapshot"))?;
-        if seen.kind != Some(entry.kind) {
-            return Err(broken("is not what the snapshot's manifest says"));
-        }
-        if entry.kind == EntryKind::File && hash_file(&holder, name, own_uid(), until)? != (entry.bytes, entry.blake3.clone()) {
-            return Err(broken("does not have the content that was taken: the disk lost or changed it"));
+/// All snapshots, oldest first, and those whose manifest cannot be read, with the reason.
+pub fn list(shelf: &Shelf) -> Result<(Vec<Kept>, Broken), StateError> {
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
+    for name in shelf.dir.names(100_000)? {
+        let Ok(id) = name.parse::<SnapshotId>() else { continue };
+        match load(shelf, id) {
+            Ok(kept) => found.extend(kept),
+            Err(error) => broken.push((id, error.to_string())),
         }
     }
-    Ok(())
+    // Not by time: a clock that was set back would make the newest snapshot the first to go.
+    found.sort_by_key(|kept| kept.snapshot.id);
+    Ok((found, broken))
 }
 
-/// The directory of a snapshot's entries.
-pub fn content(vault: &Vault, snapshot: &Snapshot) -> Result<Dir, StateError> {
-    let dir = vault.user_dir("snapshots", &snapshot.user)?.dir(snapshot.id.to_string())?;
-    private(private(dir)?.dir(CONTENT)?)
-}
-
-/// Whether a finished snapshot holds the very content of `original`: an archive that was broken off may be repeated.
-fn holds(snapshot: &Snapshot, original: &Dir, manifest: &Manifest, until: Deadline) -> Result<bool, StateError> {
-    if snapshot.version != manifest.version || snapshot.entries.len() != manifest.seed.originals.len() {
-        return Ok(false);
+/// The time, ms since the epoch.
+pub fn now_ms() -> UnixMs {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return crate::simulated::with(|world| world.now_ns()) / 1_000_000;
     }
-    for lying in &manifest.seed.originals {
-        let Some(entry) = snapshot.entries.iter().find(|entry| entry.path == lying.path && entry.kind == lying.kind) else {
-            return Ok(false);
-        };
-        let (holder, name) = original.holder(&lying.path)?;
-        let same = entry.kind == EntryKind::Directory
-            || (entry.bytes == lying.bytes && hash_file(&holder, name, manifest.uid, until)?.1 == entry.blake3);
-        if !same || entry.mode != lying.mode {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn draft_name(id: SnapshotId) -> String {
-    format!("{id}.tmp")
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }

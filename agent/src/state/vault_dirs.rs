@@ -6,12 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::custody::{Custody, Manifest};
 use super::{StateError, Vault};
 use crate::domain::{BumpId, UserName};
 use crate::worker::files::{Dir, FileError, during};
 
 /// The uid that custody and vault must belong to: root's, as only root runs this.
 pub use crate::worker::files::own_uid;
+
+/// Custody that is noted, and what is found of it.
+pub type Noted = (BumpId, Option<(Custody, Manifest)>);
 
 /// Held while something changes a user's data; the kernel lets go of it when the process ends.
 #[derive(Debug)]
@@ -59,6 +63,23 @@ impl Vault {
     /// The user's private directory in `custody/` or `snapshots/`.
     pub(super) fn user_dir(&self, part: &str, user: &UserName) -> Result<Dir, StateError> {
         lasting_dir(&Dir::open(&self.root.join(part))?, user.as_str())
+    }
+
+    /// Users who have a directory in `custody/` or `snapshots/`.
+    pub(super) fn users_of(&self, part: &str) -> Result<Vec<UserName>, StateError> {
+        Ok(Dir::open(&self.root.join(part))?.names(100_000)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// All custody that is noted for `user`, with its manifest; `None` where it cannot be found.
+    pub(super) fn noted_custodies(&self, user: &UserName) -> Result<Vec<Noted>, StateError> {
+        let mut found = Vec::new();
+        for name in self.user_dir("custody", user)?.names(100_000)? {
+            let Ok(bump) = name.parse::<BumpId>() else { continue };
+            let custody = self.noted_custody(user, bump)?.as_deref().map(Custody::open).transpose()?.flatten();
+            let manifest = custody.as_ref().map(Custody::read).transpose()?.flatten();
+            found.push((bump, custody.zip(manifest)));
+        }
+        Ok(found)
     }
 
     /// Notes where the bump's custody lies (synced).

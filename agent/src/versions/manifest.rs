@@ -15,6 +15,8 @@ pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const OK: &str = "ok";
 /// An `ok` marker is a few hundred bytes.
 const MAX_MARKER_BYTES: u64 = 64 * 1024;
+/// A real manifest has 2 to 3 MB.
+const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
 /// One entry of a sealed tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +97,17 @@ pub(super) fn write_manifest(directory: &Path, entries: &[Entry]) -> io::Result<
     let text = serde_json::to_vec(entries)?;
     write_new(&directory.join(MANIFEST), &text, 0o444)?;
     Ok(blake3::hash(&text).to_hex().to_string())
+}
+
+/// What the version in `directory` consists of; `None` when that is not what its marker was written for.
+pub(super) fn read_manifest(directory: &Path, marker: &Marker) -> io::Result<Option<Vec<Entry>>> {
+    let path = directory.join(MANIFEST);
+    if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_MANIFEST_BYTES) {
+        return Ok(None);
+    }
+    let text = fs::read(&path)?;
+    let is_its = blake3::hash(&text).to_hex().as_str() == marker.manifest_blake3;
+    Ok(is_its.then(|| serde_json::from_slice(&text).ok()).flatten())
 }
 
 /// Makes a new file with exactly this mode, and syncs it.

@@ -1,7 +1,8 @@
 //! The version store: the installed versions, side by side, sealed, never modified in place; and the bindings.
 //!
 //! Promises: a half-made version is never usable ([`Store::get`] wants the `ok` marker, which is written last);
-//! a failed install leaves everything as it was; a sealed tree belongs to root and has no write bits.
+//! a failed install leaves everything as it was; a sealed tree belongs to root and has no write bits; files that versions have in
+//! common are stored once; and no version goes while somebody is bound to it or a process runs from it.
 
 mod bindings;
 mod engines;
@@ -13,9 +14,14 @@ mod manifest;
 mod npm;
 mod npm_output;
 mod remove;
+mod retire;
+mod running;
 mod seal;
+mod share;
 mod store;
 mod tree;
+
+pub use retire::Retired;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -65,6 +65,11 @@ pub enum Task {
         /// The user's `userdata/`.
         userdata: PathBuf,
     },
+    /// Make one ordinary file of the `state.sqlite` in a directory of the user's and its WAL. Answer: [`Answer::Done`].
+    Merge {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The pairing handshake against a running server. Answer: [`Answer::Probe`].
     Probe(ProbeSpec),
     /// Only the environment descriptor, one short try. Answer: [`Answer::Descriptor`].
@@ -267,6 +272,7 @@ mod tests {
             Task::Discard { path: dir() },
             Task::Look { userdata: dir() },
             Task::Marks { userdata: dir() },
+            Task::Merge { dir: dir() },
             Task::Probe(spec()),
             Task::Describe { address: "x".to_owned() },
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),

@@ -13,7 +13,7 @@ use axum::{Extension, Json, Router};
 use super::super::metrics;
 use super::super::types::{
     Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
-    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, VersionStatus,
+    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -28,9 +28,9 @@ const HISTORY: (usize, usize) = (50, 1000);
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// What every route needs.
-struct Desk<H> {
-    handler: Arc<H>,
-    limits: Limits,
+pub(super) struct Desk<H> {
+    pub(super) handler: Arc<H>,
+    pub(super) limits: Limits,
 }
 
 impl<H> Clone for Desk<H> {
@@ -39,7 +39,7 @@ impl<H> Clone for Desk<H> {
     }
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// All routes. Requests must carry their [`Caller`] as an extension.
 pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
@@ -55,11 +55,13 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/enforce", post(enforce::<H>))
         .route("/v1/rollback", post(rollback::<H>))
         .route("/v1/enroll", post(enroll::<H>))
+        .route("/v1/unenroll", post(unenroll::<H>))
         .route("/v1/now", post(now::<H>))
         .route("/v1/defer", post(defer::<H>))
         .route("/v1/freeze", post(freeze::<H>))
         .route("/v1/thaw", post(thaw::<H>))
         .route("/v1/quarantine/clear", post(clear_quarantine::<H>))
+        .merge(super::archive_routes::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Desk { handler, limits })
@@ -191,6 +193,16 @@ async fn enroll<H: Handler>(
     whole(async move { desk.handler.enroll(caller, whom).await }).await
 }
 
+async fn unenroll<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Answer<RunReport> {
+    allow(caller, &request, "let go of users")?;
+    let whom: UnenrollRequest = body(request, desk.limits).await?;
+    whole(async move { desk.handler.unenroll(caller, whom).await }).await
+}
+
 async fn now<H: Handler>(
     State(desk): State<Desk<H>>,
     Extension(caller): Extension<Caller>,
@@ -239,7 +251,7 @@ async fn clear_quarantine<H: Handler>(
 }
 
 /// The variable part of a path, refused in our own form when it is not text.
-fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+pub(super) fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
     path.map(|Path(text)| text)
         .map_err(|error| Refusal::bad_request(StatusCode::BAD_REQUEST, format!("the path is not right: {error}")))
 }
@@ -261,7 +273,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 struct Nothing {}
 
 /// Refuses `caller` unless privileged. What changes the host leaves a line in the log either way: who asked for what.
-fn allow(caller: Caller, request: &Request, what: &str) -> Result<(), Refusal> {
+pub(super) fn allow(caller: Caller, request: &Request, what: &str) -> Result<(), Refusal> {
     let path = request.uri().path();
     if !caller.privileged {
         tracing::warn!(uid = caller.uid, pid = caller.pid, path, "refused: uid {} asked to {what} and may not", caller.uid);
@@ -289,7 +301,7 @@ async fn whose<H: Handler>(desk: &Desk<H>, caller: Caller, asked: Option<UserNam
 }
 
 /// Does `work` to its end even when the caller hangs up in the middle: what changes the host is not done by halves.
-async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, ApiError>> + Send + 'static) -> Answer<T> {
+pub(super) async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, ApiError>> + Send + 'static) -> Answer<T> {
     match tokio::spawn(work).await {
         Ok(answer) => Ok(Json(answer?)),
         Err(error) => {

@@ -115,10 +115,11 @@ fn as_caller(host: CannedHost, privileged: bool, method: &str, path: &str, body:
     })
 }
 
-const CHANGES: [(&str, &str); 6] = [
+const CHANGES: [(&str, &str); 7] = [
     ("/v1/enforce", ""),
     ("/v1/rollback", r#"{"user":"bob"}"#),
     ("/v1/enroll", r#"{"user":"carol"}"#),
+    ("/v1/unenroll", r#"{"user":"carol"}"#),
     ("/v1/freeze", "{}"),
     ("/v1/thaw", ""),
     ("/v1/quarantine/clear", r#"{"version":"0.0.26"}"#),
@@ -176,7 +177,15 @@ fn privileged_callers_change_what_they_ask_for() {
             asked
         })
         .collect();
-    let expected = ["enforce", "rollback Some(\"bob\") false", "enroll carol None None", "freeze None", "thaw", "clear 0.0.26"];
+    let expected = [
+        "enforce",
+        "rollback Some(\"bob\") false",
+        "enroll carol None None",
+        "unenroll carol",
+        "freeze None",
+        "thaw",
+        "clear 0.0.26",
+    ];
     assert_eq!(asked, expected);
 }
 

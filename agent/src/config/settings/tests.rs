@@ -48,6 +48,7 @@ fn every_allowed_key_reaches_its_setting() {
         "window" => "[\"Mon-Fri 22:00-06:00 UTC\"]",
         "force_after" => "\"31days\"",
         "keep" => "7",
+        "max_bytes" => "\"20GB\"",
         "first_port" => "4000",
         _ => "\"31s\"",
     };
@@ -72,7 +73,16 @@ fn the_shipped_file_shows_the_defaults_and_every_key_is_documented() {
     assert!(registry.is_some() && node_headers.is_some() && dispatch_url.is_some() && drain.force_after.is_some());
     assert_ne!(drain.window, Drain::default().window);
     let drain = Drain { window: Drain::default().window, force_after: None, ..drain };
-    let plain = Settings { registry: None, node_headers: None, dispatch_url: None, drain, ..examples };
+    assert!(examples.snapshots_max_age.is_some() && examples.snapshots_max_bytes == Some(20_000_000_000));
+    let plain = Settings {
+        registry: None,
+        node_headers: None,
+        dispatch_url: None,
+        snapshots_max_age: None,
+        snapshots_max_bytes: None,
+        drain,
+        ..examples
+    };
     assert_eq!(plain, Settings { node, npm, ..Settings::default() });
     let documented = include_str!("../../../../docs/settings.md");
     for (table, keys) in TABLES {

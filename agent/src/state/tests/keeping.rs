@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::stage::{BUMP, FileSystem, Stage, events};
 use crate::domain::BumpId;
 use crate::state::StateError;
+use crate::state::archive::shelf::Shelf;
+use crate::worker::files::Deadline;
 use crate::worker::files::effect::budget;
 
 #[test]
@@ -39,7 +41,7 @@ fn a_settled_bump_can_still_be_rolled_back_from_the_archive() {
     // Killed at every change of the disk, it can be repeated.
     for effects in 0.. {
         budget::allow(Some(effects));
-        let through = stage.vault.unarchive(&stage.place, &snapshot).is_ok();
+        let through = stage.vault.unarchive(&stage.place, snapshot.id, BUMP).is_ok();
         budget::allow(None);
         if through {
             break;
@@ -61,17 +63,17 @@ fn a_snapshot_that_was_brought_back_for_nothing_is_put_away_again() {
     stage.switch_in().unwrap();
     stage.vault.archive(&stage.place, BUMP).unwrap();
     let names = |stage: &Stage| {
-        let entries = fs::read_dir(stage.custody()).unwrap();
+        let entries = fs::read_dir(stage.custody()).into_iter().flatten();
         entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
     };
     let (running, archived) = (stage.state(), names(&stage));
-    stage.vault.unarchive(&stage.place, &snapshot).unwrap();
+    stage.vault.unarchive(&stage.place, snapshot.id, BUMP).unwrap();
     assert_eq!(stage.state(), running, "the server may run meanwhile");
     stage.vault.archive(&stage.place, BUMP).unwrap();
     assert_eq!(names(&stage), archived);
     // Broken off half-way, as on a full disk.
     budget::allow(Some(3));
-    assert!(stage.vault.unarchive(&stage.place, &snapshot).is_err());
+    assert!(stage.vault.unarchive(&stage.place, snapshot.id, BUMP).is_err());
     budget::allow(None);
     stage.vault.archive(&stage.place, BUMP).unwrap();
     assert_eq!(names(&stage), archived);
@@ -85,11 +87,11 @@ fn an_original_is_only_let_go_when_its_snapshot_is_whole() {
     let original = stage.state();
     let (_, snapshot) = stage.secure("0.0.24").unwrap();
     stage.switch_in().unwrap();
+    let pack = snapshot.path.parent().unwrap().join("store/p000001");
     let spoil = || {
-        let file = snapshot.path.join("userdata/state.sqlite");
-        let mut bytes = fs::read(&file).unwrap();
-        bytes[5000] ^= 1;
-        fs::write(&file, bytes).unwrap();
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes[500] ^= 1;
+        fs::write(&pack, bytes).unwrap();
     };
     // Killed at every change of the disk, with what it had made spoilt: the original stays until a whole snapshot is there.
     for effects in 0.. {
@@ -99,21 +101,81 @@ fn an_original_is_only_let_go_when_its_snapshot_is_whole() {
         if through {
             break;
         }
-        let still_taken = fs::read_to_string(stage.custody().join("manifest.json")).unwrap().contains(r#""phase": "taken""#);
-        if snapshot.path.exists() && still_taken {
+        let manifest = fs::read_to_string(stage.custody().join("manifest.json")).unwrap_or_default();
+        if pack.exists() && manifest.contains(r#""phase": "taken""#) {
             spoil();
         }
     }
-    let until = crate::worker::files::Deadline::NONE;
-    let whole = crate::state::snapshot::load(&stage.vault, &snapshot.user, BUMP).unwrap().unwrap();
-    crate::state::snapshot::verify(&stage.vault, &whole, until).unwrap();
-    stage.vault.unarchive(&stage.place, &snapshot).unwrap();
+    assert!(!stage.custody().exists(), "nothing is left in custody");
+    let verified = || {
+        let shelf = Shelf::open(&stage.vault, &snapshot.user).unwrap();
+        let (all, _) = crate::state::snapshot::list(&shelf).unwrap();
+        let wrong = crate::state::archive::keep::verify(&shelf, &all, Deadline::NONE, |_, _| ()).unwrap();
+        (wrong, all[0].verified(&shelf).unwrap().wrong)
+    };
+    assert_eq!(verified(), (vec![None], None));
+    stage.vault.unarchive(&stage.place, snapshot.id, BUMP).unwrap();
     stage.restore(true).unwrap();
     assert_eq!(stage.state(), original);
-    spoil();
-    let error = stage.vault.unarchive(&stage.place, &snapshot).unwrap_err();
-    assert!(error.to_string().contains("not restored"), "{error}");
+    for pack in fs::read_dir(pack.parent().unwrap()).unwrap() {
+        let path = pack.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[500] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let error = stage.vault.unarchive(&stage.place, snapshot.id, BUMP).unwrap_err();
+    assert!(error.to_string().contains("lost or changed"), "{error}");
     assert_eq!(stage.state(), original);
+    let (wrong, noted) = verified();
+    assert!(wrong[0].as_ref().unwrap().contains("state.sqlite"), "{wrong:?}");
+    assert_eq!(wrong[0], noted);
+}
+
+/// As earlier versions of t3pin left it.
+fn raw_snapshot(stage: &Stage, id: BumpId, created_ms: i64, database: &[u8]) {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = stage.vault.user_dir("snapshots", &stage.place.account.user).unwrap().path().join(id.to_string());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("userdata")).unwrap();
+    fs::write(dir.join("userdata/state.sqlite"), database).unwrap();
+    let entry = crate::domain::StateEntry {
+        path: "state.sqlite".to_owned(),
+        kind: crate::domain::EntryKind::File,
+        mode: 0o644,
+        bytes: database.len() as u64,
+        blake3: blake3::hash(database).to_hex().to_string(),
+    };
+    let snapshot = crate::domain::Snapshot {
+        id,
+        user: stage.place.account.user.clone(),
+        version: "0.0.23".parse().unwrap(),
+        migration_level: None,
+        created_ms,
+        bytes: entry.bytes,
+        path: dir.clone(),
+        entries: vec![entry],
+    };
+    fs::write(dir.join("manifest.json"), serde_json::to_vec_pretty(&snapshot).unwrap()).unwrap();
+}
+
+#[test]
+fn a_snapshot_of_an_earlier_t3pin_is_verified_and_restored() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(3, false);
+    let old = fs::read(stage.userdata().join("state.sqlite")).unwrap();
+    raw_snapshot(&stage, BumpId(7), 7, &old);
+    stage.database(9, false);
+    stage.vault.unarchive(&stage.place, BumpId(7), BUMP).unwrap();
+    stage.restore(true).unwrap();
+    assert_eq!(events(&stage.userdata().join("state.sqlite")), 3);
+    let path = stage.vault.user_dir("snapshots", &stage.place.account.user).unwrap().path().join("b000007/userdata/state.sqlite");
+    let mut bytes = old.clone();
+    bytes[5000] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let shelf = Shelf::open(&stage.vault, &stage.place.account.user).unwrap();
+    let (all, _) = crate::state::snapshot::list(&shelf).unwrap();
+    let wrong = crate::state::archive::keep::verify(&shelf, &all, Deadline::NONE, |_, _| ()).unwrap();
+    assert!(wrong[0].is_some());
 }
 
 #[test]
@@ -139,9 +201,9 @@ fn a_snapshot_is_not_restored_into_another_server_s_state() {
     stage.switch_in().unwrap();
     stage.vault.archive(&stage.place, BUMP).unwrap();
     stage.write("environment-id", b"id-2", 0o644);
-    assert!(matches!(stage.vault.unarchive(&stage.place, &snapshot), Err(StateError::Mismatch { .. })));
+    assert!(matches!(stage.vault.unarchive(&stage.place, snapshot.id, BUMP), Err(StateError::Mismatch { .. })));
     let other = Stage::new(&fs, "bob");
-    assert!(other.vault.unarchive(&other.place, &snapshot).is_err());
+    assert!(other.vault.unarchive(&other.place, snapshot.id, BUMP).is_err());
 }
 
 #[test]
@@ -150,26 +212,85 @@ fn snapshots_are_root_s_alone_and_the_oldest_go_first() {
     let stage = Stage::new(&fs, "alice");
     let user = &stage.place.account.user;
     stage.database(1, false);
-    let (_, first) = stage.secure("0.0.24").unwrap();
+    let database = fs::read(stage.userdata().join("state.sqlite")).unwrap();
+    for n in [10, 11] {
+        raw_snapshot(&stage, BumpId(n), n.into(), &database);
+    }
+    let (_, newest) = stage.secure("0.0.24").unwrap();
     stage.switch_in().unwrap();
     stage.vault.archive(&stage.place, BUMP).unwrap();
-    let file = fs::metadata(first.path.join("userdata/state.sqlite")).unwrap();
-    assert_eq!((file.uid(), file.mode() & 0o777), (0, 0o600));
-    // Older ones of other bumps, as copies.
-    let dir = first.path.parent().unwrap();
-    for n in [10, 11] {
-        let path = dir.join(BumpId(n).to_string());
-        assert!(std::process::Command::new("cp").arg("-a").arg(&first.path).arg(&path).status().unwrap().success());
-        let json = fs::read_to_string(path.join("manifest.json")).unwrap();
-        let json = json.replace("\"b000042\"", &format!("\"{}\"", BumpId(n))).replace("1700000000000", &format!("{n}"));
-        fs::write(path.join("manifest.json"), json).unwrap();
+    let dir = newest.path.parent().unwrap();
+    for path in [dir.join("store"), newest.path.clone(), newest.path.join("recipe"), dir.join("store/p000001")] {
+        let seen = fs::metadata(&path).unwrap();
+        assert_eq!((seen.uid(), seen.mode() & 0o077), (0, 0), "{}", path.display());
     }
     fs::create_dir(dir.join("b000012")).unwrap();
-    let ids = |found: Vec<crate::domain::Snapshot>| found.iter().map(|s| s.id.0).collect::<Vec<_>>();
-    assert_eq!(ids(crate::state::retain::list(&stage.vault, user).unwrap()), [10, 11, 42]);
-    assert_eq!(ids(stage.vault.retain(user, 2).unwrap()), [10]);
-    assert_eq!(ids(stage.vault.retain(user, 0).unwrap()), [11], "one is always kept");
-    assert_eq!(ids(crate::state::retain::list(&stage.vault, user).unwrap()), [42]);
+    let retain = |keep, max_age, max_bytes| {
+        let retention = crate::state::Retention { keep, max_age, max_bytes };
+        let gone = stage.vault.retain(user, retention).unwrap();
+        gone.iter().map(|(snapshot, _)| snapshot.id.0).collect::<Vec<_>>()
+    };
+    let left = || {
+        let shelf = Shelf::open(&stage.vault, user).unwrap();
+        let (all, broken) = crate::state::snapshot::list(&shelf).unwrap();
+        (all.iter().map(|kept| kept.snapshot.id.0).collect::<Vec<_>>(), broken.len())
+    };
+    assert_eq!(left(), (vec![10, 11, 42], 1));
+    assert_eq!(retain(2, None, None), [10]);
+    assert_eq!(retain(5, Some(Duration::from_secs(3600)), None), [11], "the newest is old, too, and stays");
+    assert_eq!(retain(0, Some(Duration::from_secs(1)), Some(1)), [0u32; 0], "one is always kept");
+    assert_eq!(left(), (vec![42], 1));
+}
+
+#[test]
+fn nothing_old_goes_while_the_newest_is_damaged() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(1, false);
+    let database = fs::read(stage.userdata().join("state.sqlite")).unwrap();
+    raw_snapshot(&stage, BumpId(10), 10, &database);
+    raw_snapshot(&stage, BumpId(11), 11, &database);
+    let user = &stage.place.account.user;
+    let path = stage.vault.user_dir("snapshots", user).unwrap().path().join("b000011/userdata/state.sqlite");
+    fs::write(path, b"rotten").unwrap();
+    let retention = crate::state::Retention { keep: 1, max_age: None, max_bytes: None };
+    assert!(matches!(stage.vault.retain(user, retention), Err(StateError::Mismatch { .. })));
+    // By order neither: it is the only one that is whole.
+    let until = Deadline::NONE;
+    assert!(crate::state::retain::remove(&stage.vault, user, BumpId(10), until).is_err());
+    crate::state::retain::remove(&stage.vault, user, BumpId(11), until).unwrap();
+    let shelf = Shelf::open(&stage.vault, user).unwrap();
+    assert_eq!(crate::state::snapshot::list(&shelf).unwrap().0.len(), 1);
+}
+
+#[test]
+fn snapshots_of_many_bumps_share_what_did_not_change_and_each_comes_back_as_it_was() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    let mut kept = Vec::new();
+    for rows in [40, 41, 42] {
+        stage.database(rows, true);
+        let original = stage.state();
+        let (_, snapshot) = stage.secure("0.0.24").unwrap();
+        stage.switch_in().unwrap();
+        stage.vault.archive(&stage.place, BUMP).unwrap();
+        // The next one under another name.
+        let id = BumpId(u32::try_from(rows).unwrap() + 100);
+        let dir = snapshot.path.parent().unwrap().join(id.to_string());
+        fs::rename(&snapshot.path, &dir).unwrap();
+        let json = fs::read_to_string(dir.join("manifest.json")).unwrap();
+        fs::write(dir.join("manifest.json"), json.replace("b000042", &id.to_string())).unwrap();
+        kept.push((id, original));
+    }
+    for (id, original) in kept {
+        stage.vault.unarchive(&stage.place, id, BUMP).unwrap();
+        stage.restore(true).unwrap();
+        let without = |mut tree: super::stage::Tree| {
+            tree.remove("state.sqlite-shm");
+            tree
+        };
+        assert_eq!(without(stage.state()), without(original), "{id}");
+    }
 }
 
 #[test]

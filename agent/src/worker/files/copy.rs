@@ -30,7 +30,8 @@ impl Deadline {
         self.0.map_or(Duration::from_secs(24 * 3600), |end| end.saturating_duration_since(Instant::now()))
     }
 
-    fn check(self) -> io::Result<()> {
+    /// `TimedOut` when nothing is left of it.
+    pub fn check(self) -> io::Result<()> {
         if self.left().is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }

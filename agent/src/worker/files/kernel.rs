@@ -253,6 +253,47 @@ impl OpenFile {
         }
     }
 
+    /// Fills `buffer` from `offset` on, or fails.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.read_at(buffer, offset)? {
+            read if read == buffer.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Fills `buffer` from `offset` on, as far as there is anything.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Kernel(file) => {
+                let mut filled = 0;
+                while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                    match std::os::unix::fs::FileExt::read_at(file, rest, offset + filled as u64) {
+                        Ok(0) => break,
+                        Ok(n) => filled += n,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(filled)
+            }
+            #[cfg(feature = "simulation")]
+            Self::Simulated(node, _) => {
+                let content = simulated::with(|world| world.read(*node))?;
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                content.get(from..).unwrap_or_default().read(buffer)
+            }
+        }
+    }
+
+    /// Lets the next reader see what is on the disk, and not what is still in memory, as far as that can be had.
+    pub fn forget_cached(&self) {
+        match self {
+            Self::Kernel(file) => drop(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(..) => {}
+        }
+    }
+
     /// Makes it a clone of `source`, when the file system can (ioctl_ficlone(2)).
     pub fn clone_of(&self, source: &Self) -> bool {
         match (self, source) {

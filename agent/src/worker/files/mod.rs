@@ -16,7 +16,7 @@ pub use copy::{Deadline, copy_file, hash_file, refuse_hollow};
 pub use dir::Dir;
 #[cfg(feature = "simulation")]
 pub use kernel::Target;
-pub use kernel::own_uid;
+pub use kernel::{OpenFile, own_uid};
 pub use seen::Seen;
 pub use tree::{copy_entries, dress, lying, measure, remove_tree, survey, sync_tree};
 

@@ -104,6 +104,11 @@ impl Database {
         Err(TaskError { kind: TaskErrorKind::Locked, message: "the copy of the database is in use by somebody else".to_owned() })
     }
 
+    /// Makes it a database that needs no `-wal` beside it.
+    pub fn leave_wal_mode(&self) -> Result<(), TaskError> {
+        self.pragma("journal_mode", "DELETE")
+    }
+
     /// `PRAGMA quick_check`: [`TaskErrorKind::Corrupt`] unless ok.
     pub fn quick_check(&self) -> Result<(), TaskError> {
         let finding: String = self

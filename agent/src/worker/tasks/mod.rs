@@ -10,6 +10,7 @@ mod discard;
 mod handshake;
 mod look;
 mod marks;
+mod merge;
 mod program;
 mod redact;
 mod rehearse;
@@ -34,6 +35,7 @@ pub fn perform(task: Task) -> Result<Answer, TaskError> {
         Task::Discard { path } => discard::discard(&path).map(|()| Answer::Done),
         Task::Look { userdata } => Ok(Answer::Activity(look::look(&userdata))),
         Task::Marks { userdata } => marks::marks(&userdata),
+        Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),
         Task::Describe { address } => Ok(Answer::Descriptor(handshake::describe(&address))),
         Task::Rehearse(spec) => rehearse::rehearse(&spec).map(|report| Answer::Rehearsal(Box::new(report))),

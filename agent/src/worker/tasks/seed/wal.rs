@@ -92,7 +92,8 @@ pub fn changes(log: &File, page_size: u32, since: Option<&Mark>, most: Option<u6
             at = Mark { frames: at.frames + 1, sums, ..at };
             let pages_after_commit = word(head, 4);
             if pages_after_commit != 0 {
-                change.pages.append(&mut uncommitted);
+                // Not BTreeMap::append, which walks all that is there already for each of thousands of commits.
+                change.pages.extend(std::mem::take(&mut uncommitted));
                 change.page_count = Some(pages_after_commit);
                 change.mark = at;
             }
