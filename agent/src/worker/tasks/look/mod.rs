@@ -10,6 +10,8 @@ mod signs;
 mod tests;
 mod times;
 
+pub use database::immutable;
+
 use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
