@@ -17,6 +17,7 @@ pub mod engine;
 mod health;
 mod host;
 pub mod journal;
+mod kill_point;
 mod root_file;
 #[cfg(feature = "simulation")]
 pub mod simulated;

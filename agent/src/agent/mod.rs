@@ -82,6 +82,8 @@ struct SettingsNow {
 
 impl Agent {
     async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
+        #[cfg(feature = "kill-points")]
+        crate::kill_point::arm()?;
         let root = Path::new(VAR);
         std::fs::create_dir_all(root)?;
         let alone = lock::Alone::on(&root.join("agent.lock")).await?;

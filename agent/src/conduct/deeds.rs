@@ -6,6 +6,7 @@ use super::blame::{data, host as systemd, io_fault};
 use crate::domain::{Activity, Version};
 use crate::engine::waits::Hurry;
 use crate::engine::{Action, Blame, Bump, Event, Fault, Phase, rollout};
+use crate::kill_point::{self, Point};
 use crate::state::blocking;
 use crate::systemd::SystemdError;
 
@@ -83,6 +84,7 @@ async fn secure<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 
 async fn switch<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
     host.vault().switch_in(&bump.instance.place, bump.id).await.map_err(data)?;
+    kill_point::reach(Some(bump.instance.user()), Point::Amid("switched"));
     host.bind(bump.instance.user(), &bump.to).map_err(|e| io_fault(&format!("the binding to {}", bump.to), &e))?;
     Ok(Event::Switched)
 }
@@ -107,6 +109,7 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
 async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
     let (vault, place, id) = (host.vault().clone(), bump.instance.place.clone(), bump.id);
     blocking(move || vault.archive(&place, id)).await.map_err(data)?;
+    kill_point::reach(Some(bump.instance.user()), Point::Amid("archived"));
     // The bump is archived, whatever becomes of older ones: that they cannot be let go costs room and nothing else.
     let (vault, user, retention) = (host.vault().clone(), bump.instance.user().clone(), host.retention());
     if let Err(error) = blocking(move || vault.retain(&user, retention)).await {
@@ -127,8 +130,10 @@ async fn restore<H: Host>(host: &H, bump: &Bump, keep_salvage: bool, unarchive: 
     if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
         let (vault, place, from, id) = (host.vault().clone(), place.clone(), snapshot.id, bump.id);
         blocking(move || vault.unarchive(&place, from, id)).await.map_err(data)?;
+        kill_point::reach(Some(bump.instance.user()), Point::Amid("unarchived"));
     }
     let salvage = host.vault().restore(place, bump.id, keep_salvage).await.map_err(data)?;
+    kill_point::reach(Some(bump.instance.user()), Point::Amid("restored"));
     host.bind(bump.instance.user(), &bump.from).map_err(|e| io_fault(&format!("the binding to {}", bump.from), &e))?;
     Ok(Event::Restored { salvage })
 }

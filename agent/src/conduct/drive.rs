@@ -3,6 +3,7 @@
 
 use super::{Host, Ledger, deeds};
 use crate::engine::{Action, Blame, Bump, Event, step};
+use crate::kill_point::{self, Point};
 
 /// Told of every phase that a bump enters, but of no end.
 pub type Entered<'a> = &'a (dyn Fn(&Bump) + Send + Sync);
@@ -46,7 +47,9 @@ pub async fn drive<H: Host>(host: &H, bump: Bump, event: Event, entered: Entered
 
 /// Does `action` for `bump` and says what came of it.
 async fn perform<H: Host>(host: &H, bump: &Bump, action: &Action) -> Event {
-    deeds::perform(host, bump, action).await.unwrap_or_else(Event::ActionFailed)
+    let event = deeds::perform(host, bump, action).await.unwrap_or_else(Event::ActionFailed);
+    kill_point::reach(Some(bump.instance.user()), Point::Done(bump.phase));
+    event
 }
 
 /// Writes the bump, and quarantines its version if that is at fault.
@@ -57,6 +60,7 @@ fn keep<H: Host>(host: &H, bump: &Bump, event: &Event) -> Result<(), <H::Ledger 
         let reason = format!("{} ({}, {})", fault.reason, bump.instance.user(), bump.id);
         host.ledger().add_quarantine(&bump.to, &reason, now)?;
     }
+    kill_point::reach(Some(bump.instance.user()), Point::Recorded(bump.phase));
     Ok(())
 }
 

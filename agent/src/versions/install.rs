@@ -17,6 +17,7 @@ use super::seal::{SealError, seal};
 use super::tree::{open_directory, sync_directory};
 use super::{InstallError, InstallSettings, Installed, Store};
 use crate::domain::Version;
+use crate::kill_point::{self, Point};
 use crate::systemd::Systemd;
 
 /// An install of 0.0.28 is 0.6 GB, and its cache and build files lie beside it until it is done (T3-CONTRACT section 9).
@@ -75,16 +76,19 @@ impl Store {
         progress: &(dyn Fn(&str) + Sync),
     ) -> Result<Installed, InstallError> {
         let version = npm.version;
+        kill_point::reach(None, Point::Amid("install-staged"));
         progress(&format!("asking the registry about t3 {version}"));
         let resolved = resolve(npm).await?;
         check_integrity(version, wanted, resolved.integrity.as_deref())?;
         check_node(npm, &resolved).await?;
         progress(&format!("fetching t3 {version} and its dependencies"));
         expect_success(version, npm.fetch().await?)?;
+        kill_point::reach(None, Point::Amid("install-fetched"));
         if !npm.settings.allow_scripts.is_empty() {
             progress(&format!("building native modules of t3 {version}"));
             expect_success(version, npm.build().await?)?;
         }
+        kill_point::reach(None, Point::Amid("install-built"));
         progress(&format!("checking and sealing t3 {version}"));
         let (tree, sealed_version) = (npm.tree.clone(), version.clone());
         let (entries, inspected) = in_background(move || {
@@ -101,6 +105,7 @@ impl Store {
                 return Err(InstallError::BadTree { version: version.clone(), why });
             }
         }
+        kill_point::reach(None, Point::Amid("install-sealed"));
         let (store, tree, version, node) = (self.clone(), npm.tree.clone(), version.clone(), npm.settings.node.clone());
         let integrity = inspected.integrity.unwrap_or_default();
         let made = version.clone();
@@ -135,6 +140,7 @@ impl Store {
         let sealed_ms = i64::try_from(sealed_ms).unwrap_or(i64::MAX);
         Marker { version: version.clone(), integrity, bytes, sealed_ms, manifest_blake3 }.write(tree)?;
         self.move_into_place(tree, version)?;
+        kill_point::reach(None, Point::Amid("install-published"));
         self.get(version)?.ok_or_else(|| io::Error::other("the marker that was just written cannot be read"))
     }
 
