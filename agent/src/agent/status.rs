@@ -229,6 +229,8 @@ fn state_of(view: &HostView, seen: &InstanceView, active: bool) -> (&'static str
                 return ("needs-decision", open.remark.clone());
             }
             Phase::Soaking => return ("soaking", open.remark.clone().or(story)),
+            // The server runs on as it did in its soak; only the old data is being put away.
+            Phase::Settled => return ("soaking", story),
             Phase::Stuck => return ("stuck", story),
             Phase::RollingBack(_) => return ("rolling-back", story),
             Phase::Planned | Phase::Ready => {}

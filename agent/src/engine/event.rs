@@ -46,6 +46,11 @@ pub enum Event {
         /// The old version, live.
         report: ProbeReport,
     },
+    /// See `Action::Seed`.
+    Seeded {
+        /// Why the copy can only be made when the server is stopped; `None` when it is made.
+        later: Option<String>,
+    },
     /// See `Action::Quiesce`: the unit is stopped.
     Quiesced {
         /// When the stop was ordered.

@@ -14,5 +14,5 @@ pub(crate) mod tasks;
 
 #[cfg(any(test, feature = "simulation"))]
 pub use protocol::TaskError;
-pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, TaskErrorKind};
-pub use spawn::{WorkerError, run};
+pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind};
+pub use spawn::{Standby, WorkerError, begin, run};

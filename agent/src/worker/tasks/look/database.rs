@@ -117,6 +117,11 @@ impl Database {
     }
 }
 
+/// The address of a database that nobody writes to (sqlite.org/uri.html, "immutable").
+pub fn immutable(path: &Path) -> String {
+    uri(path, true)
+}
+
 fn uri(path: &Path, immutable: bool) -> String {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_bytes() {

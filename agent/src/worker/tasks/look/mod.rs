@@ -10,6 +10,8 @@ mod signs;
 mod tests;
 mod times;
 
+pub use database::immutable;
+
 use std::path::Path;
 use std::time::Duration;
 
