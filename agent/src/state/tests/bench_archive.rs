@@ -143,7 +143,7 @@ fn ten_bumps_of_a_hundred_megabytes() {
         let dir = snapshot.path.parent().unwrap().join(BumpId(n + 100).to_string());
         fs::rename(&snapshot.path, dir).unwrap();
     }
-    let archive = on_disk(&stage.vault.user_dir("snapshots", &stage.place.account.user).unwrap().path());
+    let archive = on_disk(stage.vault.user_dir("snapshots", &stage.place.account.user).unwrap().path());
     let mb = |bytes: u64| bytes as f64 / 1e6;
     println!(
         "ROW ten bumps of a {:.0} MB database, 1 % change each, on disk | {:.1} MB | 80 MB | {}",
