@@ -13,3 +13,4 @@ mod install;
 mod package;
 mod pin_file;
 mod rollback;
+mod snapshots;
