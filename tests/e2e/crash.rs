@@ -63,7 +63,7 @@ fn site_to_kill_in() -> Site {
 fn an_agent_killed_before_the_new_version_runs_ends_somewhere_sane() {
     let site = site_to_kill_in();
     let work = site.work("alice");
-    for phase in ["Rehearsed", "Ready", "Baselined", "Quiesced", "Secured", "Switched"] {
+    for phase in ["Rehearsed", "Ready", "Baselined", "Seeded", "Quiesced", "Secured", "Switched"] {
         site.pin(GOOD);
         in_phase(&site, "enforce --wait", phase, KILL);
         let version = ends_sane(&site, &format!("killed in {phase}"), &work);

@@ -63,6 +63,7 @@ pub fn words(bump: &Bump) -> String {
             (None, None) => "ready".to_owned(),
         },
         Phase::Baselined => format!("checking the running {from}"),
+        Phase::Seeded => format!("copying the data for {to} beside the running server"),
         Phase::Quiesced => "looking once more, then stopping the server".to_owned(),
         Phase::Secured => "stopped; securing the data".to_owned(),
         Phase::Switched => format!("original in custody; switching to {to}"),

@@ -141,6 +141,7 @@ impl Agent {
             wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
+            weaker: unit.as_ref().and_then(super::guarantee::weaker),
         }
     }
 
@@ -215,6 +216,7 @@ pub fn summary(bump: &Bump) -> BumpSummary {
         started_ms: begun,
         seconds: (ended - begun).max(0) as f64 / 1000.0,
         downtime_ms: bump.downtime_ms(),
+        still_ms: bump.still_ms,
         salvage: bump.salvage.as_ref().map(|salvage| salvage.path.display().to_string()),
         snapshot: bump
             .snapshot
@@ -233,6 +235,8 @@ fn state_of(view: &HostView, seen: &InstanceView, active: bool) -> (&'static str
                 return ("needs-decision", open.remark.clone());
             }
             Phase::Soaking => return ("soaking", open.remark.clone().or(story)),
+            // The server runs on as it did in its soak; only the old data is being put away.
+            Phase::Settled => return ("soaking", story),
             Phase::Stuck => return ("stuck", story),
             Phase::RollingBack(_) => return ("rolling-back", story),
             Phase::Planned | Phase::Ready => {}

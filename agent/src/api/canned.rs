@@ -76,6 +76,7 @@ pub fn alice() -> InstanceStatus {
         wait: None,
         last_bump: Some(bump()),
         rehearsal: None,
+        weaker: None,
     }
 }
 
@@ -114,6 +115,7 @@ pub fn bob() -> InstanceStatus {
             intact: true,
             output_tail: vec![],
         }),
+        weaker: None,
     }
 }
 
@@ -129,6 +131,7 @@ pub fn bump() -> BumpSummary {
         started_ms: NOW_MS - 20 * MINUTE,
         seconds: 11.2,
         downtime_ms: Some(3500),
+        still_ms: Some(31),
         salvage: None,
         snapshot: Some("/var/lib/t3pin/snapshots/alice/b000001".to_owned()),
     }

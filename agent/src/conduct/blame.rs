@@ -20,7 +20,9 @@ pub fn io_fault(what: &str, error: &io::Error) -> Fault {
 /// Whose fault a trouble with the data is: what lies in the user's hands is the user's, the rest the host's. Never the version's.
 pub fn data(error: StateError) -> Fault {
     let blame = match &error {
-        StateError::BadPath { .. } | StateError::Held { .. } | StateError::NoSpace { .. } => Blame::User,
+        StateError::BadPath { .. } | StateError::Held { .. } | StateError::NoSpace { .. } | StateError::Full { .. } => {
+            Blame::User
+        }
         StateError::Worker(WorkerError::Task(task)) => match task.kind {
             TaskErrorKind::Other => Blame::Environment,
             TaskErrorKind::NoSpace | TaskErrorKind::BadPath | TaskErrorKind::Corrupt | TaskErrorKind::Locked => Blame::User,

@@ -1,13 +1,13 @@
 //! The engine's actions, each a few calls to the host in the order that a crash between any two of them forgives. Every action
 //! can be repeated.
 
-use super::Host;
 use super::blame::{data, host as systemd, io_fault};
-use crate::domain::{Activity, Version};
+use super::{HandedOver, Host};
+use crate::domain::{Activity, UnixMs, Version};
 use crate::engine::waits::Hurry;
 use crate::engine::{Action, Blame, Bump, Event, Fault, Phase, rollout};
 use crate::kill_point::{self, Point};
-use crate::state::blocking;
+use crate::state::{StateError, blocking};
 use crate::systemd::SystemdError;
 
 /// Copying, hashing and checking a database of some GB takes minutes, not hours.
@@ -18,7 +18,14 @@ pub async fn perform<H: Host>(host: &H, bump: &Bump, action: &Action) -> Result<
     match action {
         Action::Rehearse => host.rehearse(bump).await,
         Action::TakeBaseline => host.take_baseline(bump).await,
-        Action::Quiesce { force } => quiesce(host, bump, *force).await,
+        Action::Seed => seed(host, bump).await,
+        Action::Quiesce { force } => {
+            let event = quiesce(host, bump, *force).await;
+            if !matches!(event, Ok(Event::Quiesced { .. })) {
+                drop_seed(host, bump).await;
+            }
+            event
+        }
         Action::Secure => secure(host, bump).await,
         Action::Switch => switch(host, bump).await,
         Action::Start { version } => start(host, bump, version).await,
@@ -27,6 +34,33 @@ pub async fn perform<H: Host>(host: &H, bump: &Bump, action: &Action) -> Result<
         Action::Stop => stop(host, bump).await,
         Action::Restore { keep_salvage, unarchive } => restore(host, bump, *keep_salvage, *unarchive).await,
         Action::Tidy => tidy(host, bump).await,
+    }
+}
+
+/// DESIGN "seeded".
+async fn seed<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    match host.vault().seed(&bump.instance.place, bump.id, DATA).await {
+        Ok(later) => {
+            if let Some(why) = &later {
+                tracing::warn!(
+                    T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id,
+                    "the data is copied while the server is stopped, which takes longer: {why}"
+                );
+            }
+            Ok(Event::Seeded { later })
+        }
+        Err(error) => {
+            drop_seed(host, bump).await;
+            Err(data(error))
+        }
+    }
+}
+
+/// A copy made beside a server that was not stopped after all: it is out of date, holds on to the database and takes room.
+async fn drop_seed<H: Host>(host: &H, bump: &Bump) {
+    host.vault().discard_seed(bump.id).await;
+    if let Err(error) = host.vault().discard_work(&bump.instance.place, bump.id).await {
+        tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
     }
 }
 
@@ -39,43 +73,27 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     let hurry = if bump.phase == Phase::Quiesced { host.hurry(bump.instance.user()) } else { Hurry::Idle };
     let force = force || hurry == Hurry::Force;
     let quiet = if hurry == Hurry::None { host.quiet_ms() } else { 0 };
-    let busy =
-        |activity: Activity| rollout::busy(&activity, host.now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
-    let mut frozen = false;
+    let busy = |activity: &Activity, now_ms: UnixMs| rollout::busy(activity, now_ms, quiet);
     if runs && !force {
-        if let Some(found) = busy(host.activity(&bump.instance, &state.control_group, false).await) {
-            return Ok(found);
-        }
-        match host.freeze(unit).await {
-            Ok(()) => frozen = true,
-            Err(error) => tracing::warn!(
-                T3PIN_USER = %bump.instance.user(),
-                "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
-            ),
-        }
-        if let Some(found) = busy(host.activity(&bump.instance, &state.control_group, true).await) {
-            host.thaw(unit).await.map_err(systemd)?;
-            return Ok(found);
-        }
+        return Ok(match host.hand_over(bump, &state, &busy).await? {
+            HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
+            HandedOver::Busy { activity, reason } => Event::FoundBusy { activity, reason },
+        });
     }
     let stopped_ms = host.now_ms();
-    let stopped = match host.vault().hold(bump.instance.user(), bump.id) {
-        Ok(()) => host.stop(unit).await.map_err(systemd),
-        Err(error) => Err(data(error)),
-    };
-    if frozen && stopped.is_err() {
-        host.thaw(unit).await.map_err(systemd)?;
-    }
-    stopped.map(|()| Event::Quiesced { stopped_ms })
+    host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
+    host.stop(unit).await.map_err(systemd)?;
+    Ok(Event::Quiesced { stopped_ms, still_ms: None })
 }
 
 async fn secure<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
     let place = &bump.instance.place;
     let secured = host.vault().secure(place, bump.id, &bump.from, host.now_ms(), DATA).await;
-    if secured.is_err()
+    // The old version is started next, and may need the room that a half-made copy takes. Else the copy is removed once that version
+    // runs: removing large files takes its time.
+    if secured.as_ref().is_err_and(StateError::is_full)
         && let Err(error) = host.vault().discard_work(place, bump.id).await
     {
-        // The old version is started next, and may need the room that a half-made copy takes.
         tracing::warn!(T3PIN_USER = %bump.instance.user(), T3PIN_BUMP = %bump.id, "the copy could not be removed: {error}");
     }
     let (_, snapshot) = secured.map_err(data)?;
@@ -126,6 +144,7 @@ async fn stop<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 }
 
 async fn restore<H: Host>(host: &H, bump: &Bump, keep_salvage: bool, unarchive: bool) -> Result<Event, Fault> {
+    host.vault().discard_seed(bump.id).await;
     let place = &bump.instance.place;
     if let (true, Some(snapshot)) = (unarchive, &bump.snapshot) {
         let (vault, place, from, id) = (host.vault().clone(), place.clone(), snapshot.id, bump.id);
@@ -139,7 +158,9 @@ async fn restore<H: Host>(host: &H, bump: &Bump, keep_salvage: bool, unarchive: 
 }
 
 async fn tidy<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    host.vault().discard_seed(bump.id).await;
     host.vault().release(bump.instance.user()).map_err(data)?;
     host.vault().discard_work(&bump.instance.place, bump.id).await.map_err(data)?;
+    host.vault().clear_away(&bump.instance.place, bump.id).await.map_err(data)?;
     Ok(Event::Tidied)
 }

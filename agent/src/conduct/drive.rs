@@ -26,7 +26,10 @@ pub async fn drive<H: Host>(host: &H, bump: Bump, event: Event, entered: Entered
                 event = Event::AgentRestarted;
                 let (undo, action) = step(bump.clone(), host.now_ms(), event.clone());
                 bump = undo;
-                let Some(action) = action else { return bump };
+                let Some(action) = action else {
+                    host.vault().discard_seed(bump.id).await;
+                    return bump;
+                };
                 event = perform(host, &bump, &action).await;
                 continue;
             }

@@ -110,6 +110,10 @@ pub struct SeedReport {
     pub bytes: u64,
     /// How the copy was made.
     pub method: SeedMethod,
+    /// Bytes of it that were written after the server was stopped.
+    pub late_bytes: u64,
+    /// The last writes are in a log beside the copy's database: one is worth nothing without the other.
+    pub log: bool,
 }
 
 /// How the copy for the new version was made.
@@ -120,6 +124,10 @@ pub enum SeedMethod {
     Reflink,
     /// While the server was stopped, by reading and writing all of it.
     Copy,
+    /// Beside the running server, as a clone, and brought up to the last write after it was stopped.
+    LiveReflink,
+    /// Beside the running server, by reading and writing, and brought up to the last write after it was stopped.
+    LiveCopy,
     /// It was made from an archived snapshot.
     Archive,
 }

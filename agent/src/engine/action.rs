@@ -13,13 +13,16 @@ pub enum Action {
     Rehearse,
     /// The probe on the running old version. Answers `BaselineTaken`.
     TakeBaseline,
+    /// The copy for the new version, made and checked beside the running server; what is written from then on stays within reach.
+    /// Answers `Seeded`.
+    Seed,
     /// Freeze, look again, hold the data and stop the unit only if still idle (or `force`); else thaw.
     /// Answers `Quiesced` or `FoundBusy`; a unit that does not run any more is `Quiesced`, never busy.
     Quiesce {
         /// Stop it even when it is active (an operator's explicit order).
         force: bool,
     },
-    /// Copy for the new version, original into custody. Answers `Secured`.
+    /// The copy brought up to the last write, the original into custody. Answers `Secured`.
     Secure,
     /// The copy in place, binding to the new version. Answers `Switched`.
     Switch,

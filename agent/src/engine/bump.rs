@@ -7,8 +7,8 @@
 //! made from it.
 //!
 //! ```text
-//! planned > rehearsed > ready > baselined > quiesced > secured > switched > started > verified > soaking > settled > closed
-//!                                               \___________\_________\__________\_________\________/
+//! planned > rehearsed > ready > baselined > seeded > quiesced > secured > switched > started > verified > soaking > settled > closed
+//!                                                        \___________\_________\__________\_________\________/
 //!                                     rolling back: quiesced | stopped > restored > restarted > rechecked > tidied > closed
 //! ```
 
@@ -44,6 +44,7 @@ impl Bump {
             Phase::Planned | Phase::Ready | Phase::Soaking | Phase::Stuck | Phase::Closed(_) => None,
             Phase::Rehearsed => Some(Action::Rehearse),
             Phase::Baselined => Some(Action::TakeBaseline),
+            Phase::Seeded => Some(Action::Seed),
             Phase::Quiesced => Some(Action::Quiesce { force: false }),
             Phase::Secured => Some(Action::Secure),
             Phase::Switched => Some(Action::Switch),
@@ -80,8 +81,8 @@ pub fn step(mut bump: Bump, now_ms: UnixMs, event: Event) -> (Bump, Option<Actio
 pub fn course(phase: Phase, cue: Cue) -> Course {
     use Course::{Ignore, Stay, To};
     use Phase::{
-        Baselined, Closed, Closing, Planned, Quiesced, Ready, Rehearsed, RollingBack, Secured, Settled, Soaking, Started, Stuck,
-        Switched, Verified,
+        Baselined, Closed, Closing, Planned, Quiesced, Ready, Rehearsed, RollingBack, Secured, Seeded, Settled, Soaking, Started,
+        Stuck, Switched, Verified,
     };
     match (phase, cue) {
         // The way forward.
@@ -90,7 +91,8 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
         (Rehearsed, Cue::RehearsedBadly) => To(Closing(Outcome::Refused)),
         (Rehearsed, Cue::RehearsalUnclear) => To(Closing(Outcome::Cancelled)),
         (Ready, Cue::GoAhead) => To(Baselined),
-        (Baselined, Cue::BaselineTaken) => To(Quiesced),
+        (Baselined, Cue::BaselineTaken) => To(Seeded),
+        (Seeded, Cue::Seeded) => To(Quiesced),
         (Quiesced, Cue::Quiesced) => To(Secured),
         (Secured, Cue::Secured) => To(Switched),
         (Switched, Cue::Switched) => To(Started),
@@ -134,7 +136,7 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
         (RollingBack(Undo::Rechecked), Cue::FoundBad) => Ignore("the old version being down is a failed step: ActionFailed"),
 
         // What fails: before the stop the user is untouched, after it everything is undone.
-        (Rehearsed | Baselined, Cue::ActionFailed) => To(Closing(Outcome::Cancelled)),
+        (Rehearsed | Baselined | Seeded, Cue::ActionFailed) => To(Closing(Outcome::Cancelled)),
         (Quiesced, Cue::ActionFailed) => To(RollingBack(Undo::Restarted)),
         (Secured | Switched, Cue::ActionFailed) => To(RollingBack(Undo::Restored)),
         (Started | Verified, Cue::ActionFailed) => To(RollingBack(Undo::Stopped)),
@@ -149,7 +151,7 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
         // The agent died and came back. Before the stop: forget or wait. In the gap: undo. Once the new version runs on its
         // copy: verify it (again), because stopping it once more would cost the user more than looking. On the way back: go on.
         (Planned | Rehearsed, Cue::AgentRestarted) => To(Closing(Outcome::Cancelled)),
-        (Baselined, Cue::AgentRestarted) => To(Ready),
+        (Baselined | Seeded, Cue::AgentRestarted) => To(Ready),
         (Quiesced, Cue::AgentRestarted) => To(RollingBack(Undo::Restarted)),
         (Secured | Switched, Cue::AgentRestarted) => To(RollingBack(Undo::Restored)),
         (Verified, Cue::AgentRestarted) => To(Started),
@@ -164,18 +166,19 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
             Ignore("the old version runs on the old data")
         }
         (
-            Rehearsed | Baselined | Quiesced | Secured | Switched | Started | Verified | Settled | RollingBack(_) | Closing(_),
+            Rehearsed | Baselined | Seeded | Quiesced | Secured | Switched | Started | Verified | Settled | RollingBack(_)
+            | Closing(_),
             Cue::GoAhead | Cue::PutOff | Cue::CalledOff | Cue::RollbackAsked | Cue::RollbackForced,
         ) => Ignore("what is under way is brought to its end first"),
         (
-            Planned | Rehearsed | Ready | Baselined | Quiesced | Secured | Switched | Started | Verified | Soaking | Settled
-            | RollingBack(_) | Stuck | Closing(_) | Closed(_),
+            Planned | Rehearsed | Ready | Baselined | Seeded | Quiesced | Secured | Switched | Started | Verified | Soaking
+            | Settled | RollingBack(_) | Stuck | Closing(_) | Closed(_),
             Cue::NothingKept,
         ) => Ignore("there is nothing to go back to"),
 
         // Looks and failures that belong to other phases.
         (
-            Planned | Rehearsed | Ready | Baselined | Quiesced | Secured | Switched | Started | Verified | Settled
+            Planned | Rehearsed | Ready | Baselined | Seeded | Quiesced | Secured | Switched | Started | Verified | Settled
             | RollingBack(_) | Stuck | Closing(_) | Closed(_),
             Cue::SoakGood | Cue::SoakOver | Cue::SoakUnclear | Cue::SoakBad | Cue::SoakHopeless | Cue::SoakUndecided,
         ) => Ignore("only a soak is looked at"),
@@ -185,6 +188,7 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
         (
             Rehearsed
             | Baselined
+            | Seeded
             | Quiesced
             | Secured
             | Switched
@@ -198,12 +202,13 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
 
         // Answers to what this phase has not asked for: its own action is done (again).
         (
-            Planned | Rehearsed | Ready | Baselined | Quiesced | Secured | Switched | Started | Verified | Soaking | Settled
-            | RollingBack(_) | Stuck | Closing(_) | Closed(_),
+            Planned | Rehearsed | Ready | Baselined | Seeded | Quiesced | Secured | Switched | Started | Verified | Soaking
+            | Settled | RollingBack(_) | Stuck | Closing(_) | Closed(_),
             Cue::RehearsedWell
             | Cue::RehearsedBadly
             | Cue::RehearsalUnclear
             | Cue::BaselineTaken
+            | Cue::Seeded
             | Cue::Quiesced
             | Cue::FoundBusy
             | Cue::Secured

@@ -46,10 +46,18 @@ pub enum Event {
         /// The old version, live.
         report: ProbeReport,
     },
+    /// See `Action::Seed`.
+    Seeded {
+        /// Why the copy can only be made when the server is stopped; `None` when it is made.
+        later: Option<String>,
+    },
     /// See `Action::Quiesce`: the unit is stopped.
     Quiesced {
         /// When the stop was ordered.
         stopped_ms: UnixMs,
+        /// How long the server stood still before, in ms; `None` when it was not frozen.
+        #[serde(default)]
+        still_ms: Option<u64>,
     },
     /// See `Action::Quiesce`: the unit runs on, unharmed.
     FoundBusy {

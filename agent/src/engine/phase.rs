@@ -16,9 +16,11 @@ pub enum Phase {
     Ready,
     /// The probe on the running old version.
     Baselined,
+    /// Copied beside the running server.
+    Seeded,
     /// Frozen, looked at again, held, stopped.
     Quiesced,
-    /// Copied, original in custody.
+    /// The copy brought up to the last write, original in custody.
     Secured,
     /// Copy in place, binding to the new version.
     Switched,
@@ -49,6 +51,7 @@ impl Phase {
             PhaseName::Rehearsed => vec![Phase::Rehearsed],
             PhaseName::Ready => vec![Phase::Ready],
             PhaseName::Baselined => vec![Phase::Baselined],
+            PhaseName::Seeded => vec![Phase::Seeded],
             PhaseName::Quiesced => vec![Phase::Quiesced],
             PhaseName::Secured => vec![Phase::Secured],
             PhaseName::Switched => vec![Phase::Switched],

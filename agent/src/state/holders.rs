@@ -19,9 +19,9 @@ const FILES: [&str; 4] = ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm"
 /// Holders beyond this are not named.
 const NAMED: usize = 8;
 
-/// [`StateError::Held`] if a process of `owner`'s or root's, other than this one and those in the control group `server`
-/// (empty: none), has a file of the database in `dir` open or mapped.
-pub fn refuse_held(dir: &Dir, owner: u32, server: &str) -> Result<(), StateError> {
+/// [`StateError::Held`] if a process of `owner`'s or root's, other than this one, workers of `ours` and those in the control
+/// group `server` (empty: none), has a file of the database in `dir` open or mapped.
+pub fn refuse_held(dir: &Dir, owner: u32, server: &str, ours: &[u32]) -> Result<(), StateError> {
     let mut files = Vec::new();
     for name in FILES {
         if let Some(seen) = dir.stat(name)? {
@@ -45,7 +45,7 @@ pub fn refuse_held(dir: &Dir, owner: u32, server: &str) -> Result<(), StateError
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // A process that ends while we look holds nothing any more: errors below only mean that.
         let Ok(owned_by) = process.metadata().map(|meta| meta.uid()) else { continue };
-        if pid == std::process::id() || (owned_by != owner && owned_by != 0) {
+        if pid == std::process::id() || ours.contains(&pid) || (owned_by != owner && owned_by != 0) {
             continue;
         }
         if (has_open(&process.path(), &files) || has_mapped(&process.path(), &files)) && !is_in(&process.path(), server) {

@@ -23,6 +23,7 @@ mod reach;
 mod restore;
 mod retain;
 mod secure;
+mod seeding;
 mod snapshot;
 mod stir;
 mod switch;
@@ -41,8 +42,8 @@ pub use inventory::{CustodySeen, Whereabouts};
 
 use self::archive::shelf::Shelf;
 use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
-use crate::worker::files::{Deadline, FileError};
-use crate::worker::{self, Answer, LiveCopyReport, Task, WorkerError};
+use crate::worker::files::{Deadline, FileError, is_full};
+use crate::worker::{self, Answer, LiveCopyReport, Task, TaskErrorKind, WorkerError};
 
 pub use stir::{Stamp, stamp};
 
@@ -57,6 +58,7 @@ const REREAD: Duration = Duration::from_secs(1800);
 #[derive(Debug, Clone)]
 pub struct Vault {
     root: PathBuf,
+    seeding: seeding::Seedings,
 }
 
 /// Why something could not be done to a user's data. Unless it says otherwise, nothing was changed.
@@ -71,6 +73,14 @@ pub enum StateError {
         needed: u64,
         /// Bytes free.
         free: u64,
+    },
+    /// A disk, or somebody's share of it, ran full on the way.
+    #[error("no room is left, or a quota is used up: {context}: {source}")]
+    Full {
+        /// What was being done.
+        context: String,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A path of the user's is not what it must be.
     #[error("{path} {why}; t3pin leaves it alone")]
@@ -118,10 +128,22 @@ pub struct Preflight {
     pub custody: PathBuf,
 }
 
+impl StateError {
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } | Self::Full { .. } => true,
+            Self::Worker(WorkerError::Task(task)) => task.kind == TaskErrorKind::NoSpace,
+            _ => false,
+        }
+    }
+}
+
 impl From<FileError> for StateError {
     fn from(error: FileError) -> Self {
         match error {
             FileError::Bad { path, why } => Self::BadPath { path, why },
+            FileError::Io { context, source } if is_full(&source) => Self::Full { context, source },
             FileError::Io { context, source } => Self::Io { context, source },
         }
     }
@@ -132,7 +154,7 @@ impl Vault {
     pub fn open(root: &Path) -> std::io::Result<Self> {
         #[cfg(feature = "simulation")]
         if crate::simulated::is_on() {
-            return Ok(Self { root: root.to_owned() });
+            return Ok(Self { root: root.to_owned(), seeding: seeding::Seedings::default() });
         }
         use std::os::unix::fs::DirBuilderExt;
         for (name, mode) in [("snapshots", 0o700), ("custody", 0o700), ("holds", 0o755), (export::EXPORTS, 0o711)] {
@@ -143,7 +165,7 @@ impl Vault {
             std::fs::remove_dir_all(left?.path())?;
         }
         std::fs::File::open(root)?.sync_all()?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), seeding: seeding::Seedings::default() })
     }
 
     /// Before anything: the paths are what they must be (no links, regular files owned by the user, `nlink` 1), custody can
@@ -208,13 +230,28 @@ impl Vault {
     /// [`StateError::Held`] while a process of the user's or of root's has the database open, other than those in the control
     /// group `server` (empty when it does not run).
     pub async fn refuse_held(&self, place: &Place, server: &str) -> Result<(), StateError> {
-        let (whose, server) = (place.clone(), server.to_owned());
-        blocking(move || secure::refuse_held(&whose, &server)).await
+        let (whose, server, ours) = (place.clone(), server.to_owned(), self.seeding.pids());
+        blocking(move || secure::refuse_held(&whose, &server, &ours)).await
     }
 
-    /// With the server stopped: nobody has the database open (else [`StateError::Held`]); the copy for the new version,
-    /// made and checked as the user; the originals into custody by rename, synced. From then on custody is whole: it is what a
-    /// rollback brings back until [`Vault::archive`] has made a snapshot of it. Repeating it after a crash finishes it.
+    /// The copy for the new version, made and checked as the user beside the running server, and kept within reach of what is
+    /// written from then on until [`Vault::secure`] or [`Vault::discard_seed`]. `Some` says why there is none: then all of it is made when
+    /// the server is stopped.
+    pub async fn seed(&self, place: &Place, bump: BumpId, deadline: Duration) -> Result<Option<String>, StateError> {
+        let (vault, whose) = (self.clone(), place.clone());
+        blocking(move || secure::prepare(&vault, &whose, bump)).await?;
+        self.seeding.begin(place, bump, deadline).await
+    }
+
+    /// Lets go of what [`Vault::seed`] made and holds, if anything. The copy itself goes with [`Vault::discard_work`].
+    pub async fn discard_seed(&self, bump: BumpId) {
+        self.seeding.end(bump).await;
+    }
+
+    /// With the server stopped: the copy for the new version brought up to the last write, as the user (or made now, when there is
+    /// none); the originals into custody by rename, synced; nobody has the database open (else [`StateError::Held`]). From then
+    /// on custody is whole: it is what a rollback brings back until [`Vault::archive`] has made a snapshot of it. Repeating it after
+    /// a crash finishes it.
     ///
     /// When it fails after originals were moved, it moves them back itself; when even that fails, [`Vault::restore`] does.
     pub async fn secure(
@@ -231,17 +268,25 @@ impl Vault {
         let (lock, done) = blocking(move || {
             let lock = vault.lock(&whose.account.user)?;
             let done = secure::resume(&vault, &whose, bump)?;
-            if done.is_none() {
-                secure::refuse_held(&whose, "")?;
-            }
             Ok((lock, done))
         })
         .await?;
         if let Some(done) = done {
             return Ok(done);
         }
-        let task = Task::Seed { userdata: place.userdata(), dest: work_dir(place, bump).join("seed") };
-        let Answer::Seed(seed) = worker::run(&place.account, &task, until.left()).await? else { return Err(nonsense(place)) };
+        let seed = match self.seeding.finish(place, bump, until.left()).await? {
+            Some(seed) => seed,
+            None => {
+                // Copying all of it takes its time: not when somebody is in the way anyway.
+                let whose = place.clone();
+                blocking(move || secure::refuse_held(&whose, "", &[])).await?;
+                let task = Task::Seed { userdata: place.userdata(), dest: seed_dir(place, bump) };
+                match worker::run(&place.account, &task, until.left()).await? {
+                    Answer::Seed(seed) => seed,
+                    _ => return Err(nonsense(place)),
+                }
+            }
+        };
         let (vault, whose, version) = (self.clone(), place.clone(), version.clone());
         blocking(move || {
             let _lock = lock;
@@ -260,7 +305,7 @@ impl Vault {
             Ok(lock)
         })
         .await?;
-        let task = Task::SwitchIn { seed: work_dir(place, bump).join("seed"), userdata: place.userdata() };
+        let task = Task::SwitchIn { seed: seed_dir(place, bump), userdata: place.userdata() };
         let Answer::Done = worker::run(&place.account, &task, SWITCH).await? else { return Err(nonsense(place)) };
         let (vault, whose) = (self.clone(), place.clone());
         blocking(move || {
@@ -278,6 +323,17 @@ impl Vault {
         blocking(move || {
             let _lock = vault.lock(&place.account.user)?;
             restore::restore(&vault, &place, bump, keep_salvage)
+        })
+        .await
+    }
+
+    /// Removes the copies that never ran and made room for the original: once the old version is started, because removing
+    /// large files takes its time.
+    pub async fn clear_away(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
+        let (vault, place) = (self.clone(), place.clone());
+        blocking(move || {
+            let _lock = vault.lock(&place.account.user)?;
+            restore::clear_away(&vault, &place, bump)
         })
         .await
     }
@@ -344,6 +400,11 @@ impl Vault {
 /// The bump's work copies, the user's own.
 fn work_dir(place: &Place, bump: BumpId) -> PathBuf {
     place.base_dir.join(".t3pin").join(bump.to_string())
+}
+
+/// Where the copy for the new version is made.
+fn seed_dir(place: &Place, bump: BumpId) -> PathBuf {
+    work_dir(place, bump).join("seed")
 }
 
 fn nonsense(place: &Place) -> StateError {

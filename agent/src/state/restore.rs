@@ -3,7 +3,7 @@
 //! Order: what lies in `userdata/` aside, synced; the originals back, the database last, so that where the database is the
 //! original everything is; synced; then noted. Nothing is ever renamed over anything. A repeat starts from what it finds.
 
-use super::custody::{Custody, Manifest, Phase};
+use super::custody::{Custody, Manifest, Phase, TOP};
 use super::{StateError, Vault, reach};
 use crate::domain::{BumpId, Place, STATE_ENTRIES, Salvage};
 use crate::worker::files::{Dir, survey};
@@ -24,7 +24,6 @@ pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -
     match manifest.phase {
         Phase::Taken => {}
         Phase::Restored => {
-            custody.remove_discard()?;
             return salvage(&custody, manifest.round);
         }
         Phase::Settled => {
@@ -44,7 +43,6 @@ pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -
         bring_back(&userdata, &original, &manifest)?;
     }
     custody.write(&Manifest { phase: Phase::Restored, ..manifest.clone() })?;
-    custody.remove_discard()?;
     let salvage = salvage(&custody, manifest.round)?;
     tracing::info!(
         T3PIN_USER = %place.account.user, T3PIN_BUMP = %bump, T3PIN_VERSION = %manifest.version,
@@ -52,6 +50,23 @@ pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -
         salvage.as_ref().map_or_else(|| "nothing".to_owned(), |s| format!("{} bytes in {}", s.bytes, s.path.display()))
     );
     Ok(salvage)
+}
+
+/// See [`Vault::clear_away`].
+pub fn clear_away(vault: &Vault, place: &Place, bump: BumpId) -> Result<(), StateError> {
+    match Custody::find(vault, place, bump)? {
+        Some((custody, manifest)) if manifest.phase == Phase::Restored => custody.remove_discard(),
+        Some(_) => Ok(()),
+        // Directories that were only made in advance.
+        None => {
+            let path =
+                reach::custody_top(&reach::deepest(place)?)?.join(TOP).join(place.account.user.as_str()).join(bump.to_string());
+            match Custody::open(&path)? {
+                Some(custody) if custody.is_bare()? => custody.remove(),
+                _ => Ok(()),
+            }
+        }
+    }
 }
 
 /// Before anything is changed: every original is in custody or in its place. The database in place must be the very file

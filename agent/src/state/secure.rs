@@ -28,12 +28,21 @@ pub fn resume(vault: &Vault, place: &Place, bump: BumpId) -> Result<Option<(Seed
     }
 }
 
-/// [`StateError::Held`] while a process that is not in the control group `server` (empty: any) has the user's database open.
-pub fn refuse_held(place: &Place, server: &str) -> Result<(), StateError> {
+/// [`StateError::Held`] while a process that is not in the control group `server` (empty: any) and is no worker of `ours` has the
+/// user's database open.
+pub fn refuse_held(place: &Place, server: &str, ours: &[u32]) -> Result<(), StateError> {
     match reach::userdata(place)? {
-        Some(userdata) => holders::refuse_held(&userdata, place.account.uid, server),
+        Some(userdata) => holders::refuse_held(&userdata, place.account.uid, server, ours),
         None => Ok(()),
     }
+}
+
+/// Makes custody's directories while the server still runs: making them lasting takes its time.
+pub fn prepare(vault: &Vault, place: &Place, bump: BumpId) -> Result<(), StateError> {
+    if vault.noted_custody(&place.account.user, bump)?.is_none() {
+        Custody::make(&reach::custody_top(&reach::deepest(place)?)?, &place.account.user, bump)?.original()?;
+    }
+    Ok(())
 }
 
 /// Takes the originals that the worker just copied as `seed`.
@@ -86,7 +95,7 @@ pub fn begin(
 fn complete(vault: &Vault, place: &Place, custody: &Custody, manifest: Manifest) -> Result<(SeedReport, Snapshot), StateError> {
     let original = custody.original()?;
     let result = take(place, &original, &manifest)
-        .and_then(|()| holders::refuse_held(&original, place.account.uid, ""))
+        .and_then(|()| holders::refuse_held(&original, place.account.uid, "", &[]))
         .and_then(|()| refuse_changed(&original, &manifest));
     match result {
         Ok(()) => {

@@ -28,9 +28,10 @@ pub fn refuse_unsecured(vault: &Vault, place: &Place, bump: BumpId) -> Result<Ma
 pub fn check_switched(vault: &Vault, place: &Place, bump: BumpId) -> Result<(), StateError> {
     let manifest = refuse_unsecured(vault, place, bump)?;
     let userdata = reach::userdata(place)?;
-    for taken in manifest.taken.iter().filter(|taken| !taken.name.starts_with("state.sqlite-")) {
-        let path = place.userdata().join(&taken.name);
-        let there = userdata.as_ref().map(|dir| dir.stat(&taken.name)).transpose()?.flatten();
+    let names = manifest.taken.iter().map(|taken| taken.name.as_str()).filter(|name| !name.starts_with("state.sqlite-"));
+    for name in names.chain(manifest.seed.log.then_some("state.sqlite-wal")) {
+        let path = place.userdata().join(name);
+        let there = userdata.as_ref().map(|dir| dir.stat(name)).transpose()?.flatten();
         let Some(there) = there else {
             let why = "is missing after the copy was put in place: somebody removed it from the copy".to_owned();
             return Err(StateError::Mismatch { path, why });

@@ -54,6 +54,8 @@ pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, unt
         migration_level: snapshot.migration_level,
         bytes: snapshot.bytes,
         method: SeedMethod::Archive,
+        late_bytes: 0,
+        log: false,
     };
     custody.write(&Manifest {
         format: 2,

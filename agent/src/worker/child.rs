@@ -1,6 +1,6 @@
 //! The child's side: give up privileges, read one task, do it, answer.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,14 +11,25 @@ use super::tasks;
 /// Entry point of `t3pin worker`. Refuses to run as root: a worker works for one user only.
 pub fn main() -> ExitCode {
     let answer = match prepare().and_then(|()| read_task()) {
+        Ok(Task::SeedLive { userdata, dest }) => match tasks::stand_by(&userdata, &dest, |seeded| say(&seeded), read_task) {
+            Some(answer) => answer,
+            None => return ExitCode::SUCCESS,
+        },
+        Ok(Task::Lookout { userdata }) => {
+            return tasks::lookout(userdata, &mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+        }
         Ok(task) => tasks::perform(task).unwrap_or_else(Answer::Failed),
         Err(error) => Answer::Failed(error),
     };
-    let written = serde_json::to_vec(&answer).map(|bytes| std::io::stdout().lock().write_all(&bytes));
-    match written {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
+    if say(&answer) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One answer, one line. Says whether it got through.
+fn say(answer: &Answer) -> bool {
+    let Ok(mut line) = serde_json::to_vec(answer) else { return false };
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line).and_then(|()| out.flush()).is_ok()
 }
 
 /// CPU seconds that a worker, and each program it starts, may use: far above any copy, probe or migration.
@@ -51,13 +62,14 @@ fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: least(now.current), maximum: least(now.maximum) })
 }
 
+/// The next task: a line, or what comes until the end.
 fn read_task() -> Result<Task, TaskError> {
     let other = |message: String| TaskError { kind: TaskErrorKind::Other, message };
     let mut message = Vec::new();
     std::io::stdin()
         .lock()
         .take(MAX_MESSAGE as u64)
-        .read_to_end(&mut message)
+        .read_until(b'\n', &mut message)
         .map_err(|e| other(format!("the task could not be read: {e}")))?;
     serde_json::from_slice(&message).map_err(|e| other(format!("the task is not one: {e}")))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Activity, Descriptor, ProbeReport, RehearsalReport, SeedReport, UnixMs, Version, WorkMarks};
+use crate::domain::{Activity, Descriptor, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs, Version, WorkMarks};
 
 /// Bytes that either side reads at most.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -21,6 +21,18 @@ pub enum Task {
         /// The new `userdata/` to make.
         dest: PathBuf,
     },
+    /// While the server runs: make a consistent, checked and synced copy of the state entries of `userdata` at `dest` (created,
+    /// mode 0700; replaced if there). Answer: [`Answer::Seeded`]. When it is a live one the worker goes on, holding what keeps later
+    /// writes within reach, until it is told [`Task::Finish`]; when it must give up before, it answers [`Answer::Failed`] unasked.
+    SeedLive {
+        /// The user's `userdata/`.
+        userdata: PathBuf,
+        /// Where the copy goes.
+        dest: PathBuf,
+    },
+    /// To a worker that has a live copy, with the server stopped: bring it up to the last write and sync it. The originals are
+    /// only read. Answer: [`Answer::Seed`].
+    Finish,
     /// With the server stopped: copy the state entries of `userdata` to `dest` (FICLONE where possible), bring the copy's
     /// database up to the last write (WAL recovered, no sidecars left), check it (`quick_check`), sync it.
     /// The originals are only read. Answer: [`Answer::Seed`].
@@ -45,6 +57,12 @@ pub enum Task {
     },
     /// Look for work in flight. Answer: [`Answer::Activity`].
     Look {
+        /// The user's `userdata/`.
+        userdata: PathBuf,
+    },
+    /// Stay, and look for work in flight whenever a line with a number of ms comes: the time that this look may take. Answer:
+    /// one line with an [`Answer::Activity`] each. Ends with its input.
+    Lookout {
         /// The user's `userdata/`.
         userdata: PathBuf,
     },
@@ -114,7 +132,9 @@ pub enum Answer {
     Done,
     /// See [`Task::CopyLive`].
     LiveCopy(LiveCopyReport),
-    /// See [`Task::Seed`].
+    /// See [`Task::SeedLive`].
+    Seeded(Seeded),
+    /// See [`Task::Seed`] and [`Task::Finish`].
     Seed(SeedReport),
     /// See [`Task::Look`].
     Activity(Activity),
@@ -135,6 +155,34 @@ pub enum Answer {
     Rehearsal(Box<RehearsalReport>),
     /// The task could not be done.
     Failed(TaskError),
+}
+
+/// What came of [`Task::SeedLive`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "seeded", rename_all = "kebab-case")]
+pub enum Seeded {
+    /// There is a live copy, and the worker waits for [`Task::Finish`].
+    Live(LiveSeed),
+    /// The copy has to be made when the server is stopped ([`Task::Seed`]).
+    Later {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// A live copy for the new version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSeed {
+    /// Bytes copied.
+    pub bytes: u64,
+    /// How it was made.
+    pub method: SeedMethod,
+    /// Highest migration applied.
+    pub migration_level: Option<u32>,
+    /// How long it took to copy and sync everything, in ms.
+    pub copied_ms: u64,
+    /// How long the check of the copy took, in ms.
+    pub checked_ms: u64,
 }
 
 /// What a live copy holds.
@@ -195,7 +243,7 @@ pub enum TaskErrorKind {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::{BusyReason, ProbeStep, SeedMethod, StepOutcome, StepRecord};
+    use crate::domain::{BusyReason, ProbeStep, StepOutcome, StepRecord};
 
     fn spec() -> ProbeSpec {
         ProbeSpec {
@@ -223,10 +271,13 @@ mod tests {
         let dir = || PathBuf::from("/home/a");
         let tasks = [
             Task::CopyLive { userdata: dir(), dest: dir() },
+            Task::SeedLive { userdata: dir(), dest: dir() },
+            Task::Finish,
             Task::Seed { userdata: dir(), dest: dir() },
             Task::SwitchIn { seed: dir(), userdata: dir() },
             Task::Discard { path: dir() },
             Task::Look { userdata: dir() },
+            Task::Lookout { userdata: dir() },
             Task::Marks { userdata: dir() },
             Task::Merge { dir: dir() },
             Task::Probe(spec()),
@@ -254,11 +305,20 @@ mod tests {
             output_tail: vec!["x".to_owned()],
         };
         let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
-        let seed = SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy };
+        let seed =
+            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy, late_bytes: 0, log: true };
         let answers = [
             Answer::Done,
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
             Answer::Seed(seed),
+            Answer::Seeded(Seeded::Later { why: "w".to_owned() }),
+            Answer::Seeded(Seeded::Live(LiveSeed {
+                bytes: 1,
+                method: SeedMethod::LiveCopy,
+                migration_level: None,
+                copied_ms: 2,
+                checked_ms: 3,
+            })),
             Answer::Activity(Activity::Idle { last_activity_ms: None }),
             Answer::Activity(Activity::Busy { reasons: vec![BusyReason::PendingInput { count: 1 }] }),
             Answer::Marks { marks, migration_level: None, sessions: 0 },

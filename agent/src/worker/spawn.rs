@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError};
 use crate::domain::Account;
@@ -29,6 +29,14 @@ pub enum WorkerError {
         user: String,
         /// The deadline.
         seconds: u64,
+    },
+    /// A lookout did not answer in the short time it was given.
+    #[error("the worker for {user} did not answer within {ms} ms")]
+    Late {
+        /// For whom.
+        user: String,
+        /// The time.
+        ms: u128,
     },
     /// The child answered something that is no answer.
     #[error("the worker for {user} gave no usable answer ({what})")]
@@ -59,7 +67,7 @@ pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<A
 }
 
 /// The worker, as the account.
-fn command(account: &Account) -> Command {
+pub(super) fn command(account: &Account) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg("worker")
@@ -117,11 +125,76 @@ async fn converse(account: &Account, mut command: Command, task: &Task, deadline
     }
 }
 
+/// A worker that waits for its next task while the server is stopped. It ends when this is dropped, and with the agent.
+#[derive(Debug)]
+pub struct Standby {
+    user: String,
+    child: Child,
+    group: Group,
+    heard: BufReader<ChildStdout>,
+    said: ChildStdin,
+}
+
+/// Starts `task` as `account`, as [`run`] does, and returns its first answer with the worker that goes on.
+pub async fn begin(account: &Account, task: &Task, deadline: Duration) -> Result<(Answer, Standby), WorkerError> {
+    let user = account.user.to_string();
+    let failed = |source| WorkerError::Io { user: user.clone(), source };
+    let mut command = command(account);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
+    let mut child = command.spawn().map_err(failed)?;
+    let group = Group::of(&child);
+    let (Some(said), Some(heard)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(failed(io::ErrorKind::BrokenPipe.into()));
+    };
+    let mut standby = Standby { user: user.clone(), child, group, heard: BufReader::new(heard), said };
+    let answer = standby.ask(task, deadline).await?;
+    Ok((answer, standby))
+}
+
+impl Standby {
+    /// Its process id, for as long as it is not waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Gives it the next task and waits for one answer.
+    pub async fn ask(&mut self, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
+        let user = self.user.clone();
+        let failed = |source| WorkerError::Io { user: user.clone(), source };
+        let mut message = serde_json::to_vec(task).map_err(|e| failed(e.into()))?;
+        message.push(b'\n');
+        let conversation = async {
+            match self.said.write_all(&message).await {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                other => other.map_err(failed)?,
+            }
+            let mut answer = Vec::new();
+            (&mut self.heard).take(MAX_MESSAGE as u64 + 1).read_until(b'\n', &mut answer).await.map_err(failed)?;
+            match serde_json::from_slice(&answer) {
+                Ok(Answer::Failed(error)) => Err(error.into()),
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(WorkerError::Nonsense { user: user.clone(), what: error.to_string() }),
+            }
+        };
+        match tokio::time::timeout(deadline, conversation).await {
+            Ok(result) => result,
+            Err(_) => Err(WorkerError::Deadline { user, seconds: deadline.as_secs() }),
+        }
+    }
+
+    /// Ends it, and waits until it has ended: whatever it had open is closed then.
+    pub async fn end(mut self) {
+        self.group.kill();
+        self.child.wait().await.ok();
+    }
+}
+
 /// The child's process group. Killed when dropped; the group's name stays taken for as long as the child is not waited for.
-struct Group(Option<Pid>);
+#[derive(Debug)]
+pub(super) struct Group(Option<Pid>);
 
 impl Group {
-    fn of(child: &Child) -> Self {
+    pub(super) fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
     }
 

@@ -41,11 +41,13 @@ pub enum Cue {
     RehearsalUnclear,
     /// The old version was probed.
     BaselineTaken,
+    /// The copy for the new version is made as far as it can be beside the running server.
+    Seeded,
     /// The unit is stopped.
     Quiesced,
     /// The user works; the unit runs on.
     FoundBusy,
-    /// The original is in custody, the snapshot verified.
+    /// The original is in custody.
     Secured,
     /// The copy is in place, bound to the new version.
     Switched,
@@ -113,6 +115,7 @@ pub fn weigh(bump: &Bump, now_ms: UnixMs, event: &Event) -> (Cue, Option<Fault>)
             }
         },
         Event::BaselineTaken { .. } => plain(Cue::BaselineTaken),
+        Event::Seeded { .. } => plain(Cue::Seeded),
         Event::Quiesced { .. } => plain(Cue::Quiesced),
         Event::FoundBusy { .. } => plain(Cue::FoundBusy),
         Event::Secured { .. } => plain(Cue::Secured),

@@ -39,7 +39,12 @@ pub fn take_down(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fau
 fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: Option<Fault>) {
     let reason = || fault.as_ref().map_or(String::new(), |fault| fault.reason.clone());
     match event {
-        Event::GoAhead | Event::CalledOff { .. } | Event::AgentRestarted | Event::Started | Event::Tidied => {}
+        Event::GoAhead
+        | Event::CalledOff { .. }
+        | Event::AgentRestarted
+        | Event::Seeded { .. }
+        | Event::Started
+        | Event::Tidied => {}
         Event::PutOff { reason, owner } => put_off(bump, now_ms, reason, owner),
         Event::RollbackAsked { .. } => {
             bump.remark = None;
@@ -48,8 +53,9 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
         Event::ActionFailed(_) => failed(bump, next, &reason()),
         Event::Rehearsed { report, .. } => bump.rehearsal = Some(*report),
         Event::BaselineTaken { report } => bump.baseline = Some(report),
-        Event::Quiesced { stopped_ms } => {
+        Event::Quiesced { stopped_ms, still_ms } => {
             bump.deferral = None;
+            bump.still_ms = still_ms;
             bump.stopped_ms = Some(stopped_ms);
             bump.answered_ms = None;
         }

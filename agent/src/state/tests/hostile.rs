@@ -151,7 +151,7 @@ fn a_server_may_have_its_own_database_open_and_nobody_beside_it() {
     let mut holder = Command::new("sleep").arg("60").stdin(Stdio::from(open)).spawn().unwrap();
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", holder.id())).unwrap();
     let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned();
-    let held = |server: &str| crate::state::secure::refuse_held(&stage.place, server);
+    let held = |server: &str| crate::state::secure::refuse_held(&stage.place, server, &[]);
     let (own, other, none) = (held(&group), held("/system.slice/t3-serve@bob.service"), held(""));
     holder.kill().unwrap();
     holder.wait().unwrap();

@@ -111,7 +111,7 @@ impl Stage {
         if let Some(done) = secure::resume(&self.vault, &self.place, BUMP)? {
             return Ok(done);
         }
-        secure::refuse_held(&self.place, "")?;
+        secure::refuse_held(&self.place, "", &[])?;
         let answer = self.work(Task::Seed { userdata: self.userdata(), dest: self.seed_dir() });
         let Answer::Seed(seed) = answer.map_err(crate::worker::WorkerError::from)? else { panic!("no seed") };
         secure::begin(&self.vault, &self.place, BUMP, &version, 1_700_000_000_000, seed)

@@ -80,7 +80,7 @@ fn pump(source: &mut OpenFile, mut target: Option<&mut OpenFile>, until: Deadlin
 }
 
 /// Refuses a file that claims to be far bigger than it is and than there is room: a copy would fill the disk with zeros.
-fn refuse_hollow(from: &Dir, name: &str, seen: &super::Seen, to: &Dir) -> Result<(), FileError> {
+pub fn refuse_hollow(from: &Dir, name: &str, seen: &super::Seen, to: &Dir) -> Result<(), FileError> {
     if seen.bytes <= seen.allocated.saturating_add(SPARSE) {
         return Ok(());
     }

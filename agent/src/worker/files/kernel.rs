@@ -226,6 +226,15 @@ impl Handle {
 }
 
 impl OpenFile {
+    /// The kernel's own descriptor, for what is not done on the simulated disk.
+    pub fn into_kernel(self) -> io::Result<std::fs::File> {
+        match self {
+            Self::Kernel(file) => Ok(file),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// What it is.
     pub fn seen(&self) -> Result<Seen, Errno> {
         match self {

@@ -12,7 +12,7 @@ mod kernel;
 mod seen;
 mod tree;
 
-pub use copy::{Deadline, copy_file, hash_file};
+pub use copy::{Deadline, copy_file, hash_file, refuse_hollow};
 pub use dir::Dir;
 #[cfg(feature = "simulation")]
 pub use kernel::Target;

@@ -47,6 +47,14 @@ impl Database {
         Ok(database)
     }
 
+    /// Opens a copy of ours that nobody else has open and that has no log, to read it and leave nothing beside it
+    /// (sqlite.org/uri.html, "immutable"; SNAPSHOTS, trap 10).
+    pub fn open_finished(path: &Path, time: Duration) -> Result<Self, TaskError> {
+        let dir = path.parent().and_then(|dir| dir.canonicalize().ok()).unwrap_or_default();
+        let uri = super::look::immutable(&dir.join(path.file_name().unwrap_or_default()));
+        Self::open(Path::new(&uri), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI, time)
+    }
+
     fn open(path: &Path, access: OpenFlags, time: Duration) -> Result<Self, TaskError> {
         // SQLITE_OPEN_NOFOLLOW refuses links anywhere in the path; those above the directory are none of our business.
         let resolved =

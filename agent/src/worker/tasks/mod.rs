@@ -1,6 +1,8 @@
 //! What a worker can do, one file per task. All of it runs as the user.
 
-use super::protocol::{Answer, Task, TaskError};
+pub use seed::stand_by;
+
+use super::protocol::{Answer, Task, TaskError, TaskErrorKind};
 
 mod copy_live;
 mod database;
@@ -12,21 +14,29 @@ mod merge;
 mod program;
 pub mod redact;
 mod rehearse;
-mod seed;
+pub(crate) mod seed;
 #[cfg(test)]
 pub(crate) mod stage;
 mod switch_in;
 mod trouble;
 mod work_copy;
 
+pub use look::lookout;
+
 /// Does `task` and says what came of it.
 pub fn perform(task: Task) -> Result<Answer, TaskError> {
     match task {
         Task::CopyLive { userdata, dest } => copy_live::copy_live(&userdata, &dest).map(Answer::LiveCopy),
+        // A conversation, see `stand_by`; without a copy that was begun there is nothing to finish.
+        Task::SeedLive { .. } | Task::Finish => {
+            let message = "there is no copy that was begun".to_owned();
+            Err(TaskError { kind: TaskErrorKind::Other, message })
+        }
         Task::Seed { userdata, dest } => seed::seed(&userdata, &dest).map(Answer::Seed),
         Task::SwitchIn { seed, userdata } => switch_in::switch_in(&seed, &userdata).map(|()| Answer::Done),
         Task::Discard { path } => discard::discard(&path).map(|()| Answer::Done),
-        Task::Look { userdata } => Ok(Answer::Activity(look::look(&userdata))),
+        // Of a lookout that cannot be talked to, the first look is all there is to have.
+        Task::Look { userdata } | Task::Lookout { userdata } => Ok(Answer::Activity(look::look(&userdata))),
         Task::Marks { userdata } => marks::marks(&userdata),
         Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),

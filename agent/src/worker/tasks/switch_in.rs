@@ -28,8 +28,9 @@ pub fn switch_in(seed: &Path, userdata: &Path) -> Result<(), TaskError> {
             Dir::open(userdata)?
         }
     };
-    // The database goes last, and only when nothing lies there that would be played back into it (SNAPSHOTS, trap 8).
-    waiting.sort_by_key(|name| *name == DATABASE);
+    // The database goes last, and only when nothing lies there that would be played back into it (SNAPSHOTS, trap 8); its own log
+    // follows it. Between the two nobody starts on it: whoever repeats or undoes this finds both.
+    waiting.sort_by_key(|name| if *name == DATABASE { 1 } else { 2 * u8::from(name.starts_with(DATABASE)) });
     for name in &waiting {
         if *name == DATABASE {
             refuse_stale(&to)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::work_copy::{DATABASE, SIDECARS, empty, finish_database, fresh, open_userdata};
+use super::super::work_copy::{DATABASE, SIDECARS, empty, finish_database, fresh, open_userdata};
 use crate::domain::{STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
 use crate::worker::files::{Deadline, copy_entries, dress, lying, own_uid, sync_tree};
 use crate::worker::protocol::{TaskError, TaskErrorKind};
@@ -17,7 +17,14 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
     let copy = fresh(dest)?;
     let Some(source) = source else {
         sync_tree(&copy, owner)?;
-        return Ok(SeedReport { originals: Vec::new(), migration_level: None, bytes: 0, method: method(false) });
+        return Ok(SeedReport {
+            originals: Vec::new(),
+            migration_level: None,
+            bytes: 0,
+            method: method(false),
+            late_bytes: 0,
+            log: false,
+        });
     };
     match source.stat(DATABASE)? {
         Some(seen) if seen.bytes == 0 && seen.kind.is_some() => {
@@ -43,8 +50,11 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
     sync_tree(&copy, owner)?;
     dress(&copy, &left, None)?;
     copy.sync()?;
+    let bytes = copied.iter().map(|entry| entry.bytes).sum();
     Ok(SeedReport {
-        bytes: copied.iter().map(|entry| entry.bytes).sum(),
+        bytes,
+        late_bytes: if all_cloned { 0 } else { bytes },
+        log: false,
         originals,
         migration_level: holdings.level,
         method: method(all_cloned),
@@ -67,7 +77,7 @@ fn refuse_orphans(source: &crate::worker::files::Dir) -> Result<(), TaskError> {
 }
 
 /// A state entry that is a directory where a file belongs, or the other way round.
-fn misplaced(source: &crate::worker::files::Dir) -> Result<Option<&'static str>, TaskError> {
+pub fn misplaced(source: &crate::worker::files::Dir) -> Result<Option<&'static str>, TaskError> {
     use crate::domain::EntryKind::{Directory, File};
     for name in STATE_ENTRIES {
         let right = if name == "secrets" { Directory } else { File };
