@@ -8,6 +8,7 @@ mod crash;
 mod draining;
 mod found;
 mod good_bump;
+mod handover;
 mod install;
 mod package;
 mod pin_file;
