@@ -3,31 +3,67 @@
 //! Unreadable, locked, unknown schema, timed out: [`Activity::Unknown`], which counts as busy (promise 4).
 
 mod proc_stat;
+mod standstill;
 mod terminal;
 
 use std::io;
 use std::time::Duration;
 
 use crate::domain::{Activity, BusyReason, Place};
-use crate::worker::{self, Answer, Task};
+use crate::worker::{self, Answer, Task, WorkerError};
+
+pub use standstill::{Server, deaf};
 
 /// One look. `control_group` is the unit's (`UnitState::control_group`), for terminal jobs; empty skips them.
 /// Never fails: what cannot be told is an answer.
 pub async fn look(place: &Place, control_group: &str, deadline: Duration) -> Activity {
-    let group = control_group.to_owned();
-    let terminals = tokio::task::spawn_blocking(move || if group.is_empty() { Ok(Vec::new()) } else { terminal::jobs(&group) });
     let task = Task::Look { userdata: place.userdata() };
-    let database = match worker::run(&place.account, &task, deadline).await {
-        Ok(Answer::Activity(activity)) => activity,
-        Ok(_) => Activity::Unknown { why: "the worker answered something else than was asked".to_owned() },
-        Err(error) => Activity::Unknown { why: error.to_string() },
+    let database = async {
+        match worker::run(&place.account, &task, deadline).await {
+            Ok(Answer::Activity(activity)) => activity,
+            Ok(_) => Activity::Unknown { why: "the worker answered something else than was asked".to_owned() },
+            Err(error) => unknown(&error),
+        }
     };
-    let jobs = match tokio::time::timeout(deadline, terminals).await {
+    let (database, jobs) = tokio::join!(database, terminals(control_group, deadline));
+    both(database, jobs)
+}
+
+/// Somebody posted at an instance, whose second look takes a few ms: what takes time is done before.
+#[derive(Debug)]
+pub struct Lookout {
+    worker: worker::Lookout,
+    control_group: String,
+}
+
+impl Lookout {
+    /// Posts one. `control_group` as for [`look`].
+    pub async fn post(place: &Place, control_group: &str) -> Result<Self, WorkerError> {
+        Ok(Self { worker: worker::Lookout::post(place).await?, control_group: control_group.to_owned() })
+    }
+
+    /// One look within `time`. Never fails: what cannot be told is an answer, and the last one then.
+    pub async fn look(&mut self, time: Duration) -> Activity {
+        let database = async { self.worker.look(time).await.unwrap_or_else(|error| unknown(&error)) };
+        let (database, jobs) = tokio::join!(database, terminals(&self.control_group, time));
+        both(database, jobs)
+    }
+}
+
+fn unknown(error: &WorkerError) -> Activity {
+    Activity::Unknown { why: error.to_string() }
+}
+
+async fn terminals(control_group: &str, deadline: Duration) -> io::Result<Vec<BusyReason>> {
+    if control_group.is_empty() {
+        return Ok(Vec::new());
+    }
+    let group = control_group.to_owned();
+    match tokio::time::timeout(deadline, tokio::task::spawn_blocking(move || terminal::jobs(&group))).await {
         Ok(Ok(jobs)) => jobs,
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-    };
-    both(database, jobs)
+    }
 }
 
 /// The jobs in the terminals of a control group, right now: cheap, and on the caller's own thread. An error means that it

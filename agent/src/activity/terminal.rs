@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use super::proc_stat::{self, ProcStat};
 use crate::domain::BusyReason;
-
-/// Where cgroup v2 is mounted: alone, or beside v1 (systemd's hybrid layout); else systemd's own v1 hierarchy.
-const MOUNTS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
+use crate::systemd::ControlGroup;
 
 /// Processes and groups looked at; a unit's own `TasksMax=` is far below.
 const MOST: usize = 16_384;
@@ -25,22 +23,9 @@ const MOST_JOBS: usize = 16;
 /// Jobs in the terminals of `control_group` and below. Processes that vanish meanwhile are not there; an error means
 /// that it cannot be told.
 pub fn jobs(control_group: &str) -> io::Result<Vec<BusyReason>> {
-    let group = Path::new(control_group.trim_start_matches('/'));
-    if !group.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(io::Error::new(ErrorKind::InvalidInput, format!("\"{control_group}\" is no control group")));
-    }
-    let mount = mount().ok_or_else(|| io::Error::new(ErrorKind::NotFound, "control groups are not mounted"))?;
-    let stats: Vec<_> = members(mount.join(group))?.into_iter().filter_map(stat).collect();
+    let group = ControlGroup::named(control_group)?;
+    let stats: Vec<_> = members(group.directory().to_owned())?.into_iter().filter_map(stat).collect();
     Ok(foreground_jobs(&stats))
-}
-
-fn mount() -> Option<PathBuf> {
-    let is_root = |mount: &Path, file: &str| mount.join(file).exists();
-    let [alone, beside, v1] = MOUNTS.map(PathBuf::from);
-    [alone, beside]
-        .into_iter()
-        .find(|mount| is_root(mount, "cgroup.controllers"))
-        .or_else(|| Some(v1).filter(|mount| is_root(mount, "cgroup.procs")))
 }
 
 /// Process ids in a group and all groups below.
@@ -132,7 +117,7 @@ mod tests {
     #[test]
     fn a_path_that_leaves_the_tree_is_refused_and_a_group_that_is_gone_is_empty() {
         assert!(jobs("/../../etc").is_err());
-        if mount().is_some() {
+        if ControlGroup::named("a").is_ok() {
             assert_eq!(jobs("/there/is/no/such.service").unwrap(), []);
         }
     }

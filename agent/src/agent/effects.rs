@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Agent, drive, now_ms};
-use crate::conduct::{self, data, host, worker};
-use crate::domain::{Activity, Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, UnixMs, UserName, Version, WorkMarks};
+use crate::conduct::{self, Busy, HandedOver, data, host, worker};
+use crate::domain::{Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, UnixMs, UserName, Version, WorkMarks};
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::health;
@@ -13,12 +13,11 @@ use crate::state::{StateError, Vault};
 use crate::systemd::{SystemdError, UnitState};
 use crate::worker::{Answer, ProbeSpec, Task};
 
+mod hand_over;
 mod rehearse;
 
 /// A look at activity may take this long; then it is unknown, which means busy.
 const LOOK: Duration = Duration::from_secs(5);
-/// A look while the user's server is frozen may take this long: nobody shall feel it.
-const FROZEN_LOOK: Duration = Duration::from_millis(700);
 /// How often the unit is looked at while it is probed.
 const UNIT_LOOK: Duration = Duration::from_secs(1);
 /// That many automatic restarts during one probe are a crash loop.
@@ -49,8 +48,8 @@ impl conduct::Host for Agent {
         self.systemd.unit(unit).await
     }
 
-    async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
-        self.systemd.freeze(unit).await
+    async fn hand_over(&self, bump: &Bump, state: &UnitState, busy: Busy<'_>) -> Result<HandedOver, Fault> {
+        self.hand_over(bump, state, busy).await
     }
 
     async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
@@ -71,10 +70,6 @@ impl conduct::Host for Agent {
 
     fn bind(&self, user: &UserName, version: &Version) -> std::io::Result<()> {
         self.store.bind(user, version)
-    }
-
-    async fn activity(&self, instance: &Instance, control_group: &str, frozen: bool) -> Activity {
-        self.activity(&instance.place, control_group, if frozen { FROZEN_LOOK } else { LOOK }).await
     }
 
     fn quiet_ms(&self) -> i64 {

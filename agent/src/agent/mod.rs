@@ -12,6 +12,7 @@ mod effects;
 mod enforce;
 mod enroll;
 mod exports;
+mod guarantee;
 mod handler;
 mod keeping;
 mod ledger;
@@ -172,6 +173,17 @@ pub fn recover() -> ExitCode {
     run(async {
         let agent = Agent::assemble().await?;
         agent.recover().await;
+        Ok(())
+    })
+}
+
+/// `t3pin release-frozen`: lets servers go on that stand still for an agent that has ended, or does not get on.
+pub fn release_frozen() -> ExitCode {
+    logging::start();
+    run(async {
+        for user in crate::systemd::release_frozen().await? {
+            tracing::warn!(T3PIN_USER = %user, "{user}'s server was left standing still; it goes on");
+        }
         Ok(())
     })
 }

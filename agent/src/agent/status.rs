@@ -137,6 +137,7 @@ impl Agent {
             wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
+            weaker: unit.as_ref().and_then(super::guarantee::weaker),
         }
     }
 
@@ -211,6 +212,7 @@ pub fn summary(bump: &Bump) -> BumpSummary {
         started_ms: begun,
         seconds: (ended - begun).max(0) as f64 / 1000.0,
         downtime_ms: bump.downtime_ms(),
+        still_ms: bump.still_ms,
         salvage: bump.salvage.as_ref().map(|salvage| salvage.path.display().to_string()),
         snapshot: bump
             .snapshot

@@ -183,7 +183,8 @@ impl Agent {
     /// must then be undone because of them would only interrupt its user.
     pub async fn activity(&self, place: &Place, control_group: &str, deadline: Duration) -> Activity {
         // One after the other: the worker that looks has the database open itself.
-        let activity = activity::look(place, control_group, deadline).await;
+        let stale_after = i64::try_from(self.settings().stale_after.as_millis()).unwrap_or(i64::MAX);
+        let activity = activity::look(place, control_group, deadline).await.with_stale_marked(now_ms(), stale_after);
         let held = self.vault.refuse_held(place, control_group).await;
         match (activity, held) {
             (Activity::Busy { mut reasons }, Err(StateError::Held { holders, .. })) => {

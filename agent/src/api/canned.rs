@@ -75,6 +75,7 @@ pub fn alice() -> InstanceStatus {
         wait: None,
         last_bump: Some(bump()),
         rehearsal: None,
+        weaker: None,
     }
 }
 
@@ -113,6 +114,7 @@ pub fn bob() -> InstanceStatus {
             intact: true,
             output_tail: vec![],
         }),
+        weaker: None,
     }
 }
 
@@ -128,6 +130,7 @@ pub fn bump() -> BumpSummary {
         started_ms: NOW_MS - 20 * MINUTE,
         seconds: 11.2,
         downtime_ms: Some(3500),
+        still_ms: Some(31),
         salvage: None,
         snapshot: Some("/var/lib/t3pin/snapshots/alice/b000001".to_owned()),
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::types::StatusReport;
+use super::types::{BumpSummary, StatusReport};
 use crate::domain::UnixMs;
 
 /// `report` in the exposition format; ages are taken at `now_ms`.
@@ -77,10 +77,20 @@ fn instances(out: &mut Exposition, report: &StatusReport, now_ms: UnixMs) {
         }
     }
     out.gauge("t3pin_last_bump_downtime_seconds", "How long nobody answered during the user's last bump; absent when unknown.");
+    of_last_bump(out, report, "t3pin_last_bump_downtime_seconds", |bump| bump.downtime_ms);
+    out.gauge(
+        "t3pin_last_bump_freeze_seconds",
+        "How long the user's server was frozen in their last bump; absent when it was not.",
+    );
+    of_last_bump(out, report, "t3pin_last_bump_freeze_seconds", |bump| bump.still_ms);
+}
+
+/// A time in ms of each user's last bump, where it has one.
+fn of_last_bump(out: &mut Exposition, report: &StatusReport, name: &str, time: impl Fn(&BumpSummary) -> Option<u64>) {
     for instance in &report.instances {
-        if let Some((bump, ms)) = instance.last_bump.as_ref().and_then(|bump| Some((bump, bump.downtime_ms?))) {
+        if let Some((bump, ms)) = instance.last_bump.as_ref().and_then(|bump| Some((bump, time(bump)?))) {
             let labels = [("user", instance.user.as_str()), ("outcome", bump.outcome.as_str())];
-            out.sample("t3pin_last_bump_downtime_seconds", &labels, seconds(i64::try_from(ms).unwrap_or(i64::MAX)));
+            out.sample(name, &labels, seconds(i64::try_from(ms).unwrap_or(i64::MAX)));
         }
     }
 }
@@ -139,6 +149,7 @@ mod tests {
             "t3pin_deferral_age_seconds{user=\"bob\"} 180",
             "t3pin_deferral_escalated{user=\"bob\"} 1",
             "t3pin_last_bump_downtime_seconds{user=\"alice\",outcome=\"done\"} 3.5",
+            "t3pin_last_bump_freeze_seconds{user=\"alice\",outcome=\"done\"} 0.031",
             "t3pin_rollout_users{version=\"0.0.25\",progress=\"deferred\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

@@ -147,6 +147,9 @@ pub struct InstanceStatus {
     pub last_bump: Option<BumpSummary>,
     /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
+    /// Why a hand-over is less sure here than it should be: a turn that starts within its last milliseconds would not be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weaker: Option<String>,
 }
 
 /// How long an instance has been waiting for the wanted version, and what may come of it.
@@ -197,6 +200,9 @@ pub struct BumpSummary {
     pub seconds: f64,
     /// How long nobody answered, from the stop to the verified answer, in ms.
     pub downtime_ms: Option<u64>,
+    /// For how long the server was frozen to be looked at before it was last stopped, in ms; absent when it was not.
+    #[serde(default)]
+    pub still_ms: Option<u64>,
     /// Where what the new version wrote was set aside.
     pub salvage: Option<String>,
     /// Where the snapshot from before lies.

@@ -60,6 +60,9 @@ enum Verb {
     Agent,
     /// Finish or undo what was under way when the agent died, without the agent
     Recover,
+    /// Let servers go on that stand still for an agent that has ended (what t3pin.service runs at its end)
+    #[command(hide = true)]
+    ReleaseFrozen,
     #[command(hide = true)]
     Generate(generate::Generate),
 }
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     match cli.verb {
         Verb::Agent => crate::agent::main(),
         Verb::Recover => crate::agent::recover(),
+        Verb::ReleaseFrozen => crate::agent::release_frozen(),
         Verb::Generate(generate) => answer::print(generate.run(), cli.json),
         Verb::Ask(question) => answer::print(converse(question, Client::new(cli.socket)), cli.json),
     }

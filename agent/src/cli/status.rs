@@ -1,7 +1,7 @@
 //! `t3pin status [USER]`.
 
 mod host;
-mod one;
+pub(super) mod one;
 
 use std::io::{self, IsTerminal};
 

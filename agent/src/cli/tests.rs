@@ -374,3 +374,12 @@ fn man_pages_and_completions_are_written_for_packaging() {
     }
     assert!(!dir.path().join("t3pin-generate.1").exists());
 }
+
+#[test]
+fn a_hand_over_that_is_less_sure_is_said_to_be() {
+    let mut alice = crate::api::canned::alice();
+    assert!(!crate::cli::status::one::shown(&alice, crate::api::canned::NOW_MS).contains("Hand-over"));
+    alice.weaker = Some("it cannot be frozen: no cgroup v2".to_owned());
+    let shown = crate::cli::status::one::shown(&alice, crate::api::canned::NOW_MS);
+    assert!(shown.contains("Hand-over    less sure here: it cannot be frozen: no cgroup v2"), "{shown}");
+}

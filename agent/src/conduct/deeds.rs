@@ -1,9 +1,9 @@
 //! The engine's actions, each a few calls to the host in the order that a crash between any two of them forgives. Every action
 //! can be repeated.
 
-use super::Host;
 use super::blame::{data, host as systemd, io_fault};
-use crate::domain::{Activity, Version};
+use super::{HandedOver, Host};
+use crate::domain::{Activity, UnixMs, Version};
 use crate::engine::waits::Hurry;
 use crate::engine::{Action, Blame, Bump, Event, Fault, Phase, rollout};
 use crate::kill_point::{self, Point};
@@ -73,34 +73,17 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     let hurry = if bump.phase == Phase::Quiesced { host.hurry(bump.instance.user()) } else { Hurry::Idle };
     let force = force || hurry == Hurry::Force;
     let quiet = if hurry == Hurry::None { host.quiet_ms() } else { 0 };
-    let busy =
-        |activity: Activity| rollout::busy(&activity, host.now_ms(), quiet).map(|reason| Event::FoundBusy { activity, reason });
-    let mut frozen = false;
+    let busy = |activity: &Activity, now_ms: UnixMs| rollout::busy(activity, now_ms, quiet);
     if runs && !force {
-        if let Some(found) = busy(host.activity(&bump.instance, &state.control_group, false).await) {
-            return Ok(found);
-        }
-        match host.freeze(unit).await {
-            Ok(()) => frozen = true,
-            Err(error) => tracing::warn!(
-                T3PIN_USER = %bump.instance.user(),
-                "{unit} cannot be frozen ({error}): a turn that starts within the next milliseconds would not be seen"
-            ),
-        }
-        if let Some(found) = busy(host.activity(&bump.instance, &state.control_group, true).await) {
-            host.thaw(unit).await.map_err(systemd)?;
-            return Ok(found);
-        }
+        return Ok(match host.hand_over(bump, &state, &busy).await? {
+            HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
+            HandedOver::Busy { activity, reason } => Event::FoundBusy { activity, reason },
+        });
     }
     let stopped_ms = host.now_ms();
-    let stopped = match host.vault().hold(bump.instance.user(), bump.id) {
-        Ok(()) => host.stop(unit).await.map_err(systemd),
-        Err(error) => Err(data(error)),
-    };
-    if frozen && stopped.is_err() {
-        host.thaw(unit).await.map_err(systemd)?;
-    }
-    stopped.map(|()| Event::Quiesced { stopped_ms })
+    host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
+    host.stop(unit).await.map_err(systemd)?;
+    Ok(Event::Quiesced { stopped_ms, still_ms: None })
 }
 
 async fn secure<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {

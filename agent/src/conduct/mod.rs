@@ -13,7 +13,7 @@ mod recovery;
 use std::fmt::Display;
 use std::io;
 
-use crate::domain::{Activity, Instance, UnixMs, UserName, Version};
+use crate::domain::{Activity, UnixMs, UserName, Version};
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::state::{Retention, Vault};
@@ -43,6 +43,28 @@ pub trait Ledger {
     }
 }
 
+/// Says why an instance with this activity must not be stopped at this time, if so.
+pub type Busy<'a> = &'a (dyn Fn(&Activity, UnixMs) -> Option<String> + Send + Sync);
+
+/// What came of a hand-over.
+#[derive(Debug)]
+pub enum HandedOver {
+    /// The unit is stopped.
+    Stopped {
+        /// When that was ordered.
+        at_ms: UnixMs,
+        /// How long it stood still before, to be looked at; `None` when it could not be frozen.
+        still_ms: Option<u64>,
+    },
+    /// The unit runs on.
+    Busy {
+        /// What was seen.
+        activity: Activity,
+        /// In words.
+        reason: String,
+    },
+}
+
 /// Who does it. Every call may be repeated after a crash.
 #[allow(async_fn_in_trait)] // Only ever used with the one type, never as an object.
 pub trait Host {
@@ -60,8 +82,9 @@ pub trait Host {
 
     /// How a unit is.
     async fn unit(&self, unit: &str) -> Result<UnitState, SystemdError>;
-    /// Freezes a unit's control group.
-    async fn freeze(&self, unit: &str) -> Result<(), SystemdError>;
+    /// Stops the unit of `bump`, which runs as `state` says, unless `busy` has something against what is seen of it: the last
+    /// look and the stop are one, as far as the host can do that. Its data is held from before the stop on, and only then.
+    async fn hand_over(&self, bump: &Bump, state: &UnitState, busy: Busy<'_>) -> Result<HandedOver, Fault>;
     /// Thaws it; fine when it is not frozen.
     async fn thaw(&self, unit: &str) -> Result<(), SystemdError>;
     /// Starts a unit and waits for the job; fine when it runs.
@@ -74,8 +97,6 @@ pub trait Host {
     /// Binds a user to an installed version, atomically, synced.
     fn bind(&self, user: &UserName, version: &Version) -> io::Result<()>;
 
-    /// A look at an instance: is somebody at work? With the server `frozen` it is a short one.
-    async fn activity(&self, instance: &Instance, control_group: &str, frozen: bool) -> Activity;
     /// How long an instance must have been quiet before it is stopped unasked, in ms.
     fn quiet_ms(&self) -> i64;
     /// Whether somebody entitled to it said that this user's bump shall not wait.

@@ -24,7 +24,7 @@ pub(super) const TABLES: [(&str, &[&str]); 6] = [
             "watch_interval",
         ],
     ),
-    ("activity", &["quiet", "poll"]),
+    ("activity", &["quiet", "poll", "stale_after"]),
     ("drain", &super::drain::KEYS),
     ("snapshots", &["keep", "max_age", "max_bytes"]),
     ("instances", &["first_port"]),

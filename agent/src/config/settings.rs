@@ -40,6 +40,8 @@ pub struct Settings {
     pub soak: Duration,
     /// `[health] watch_interval` (default 30 s): how often a soaking instance is looked at.
     pub watch_interval: Duration,
+    /// `[activity] stale_after` (default 6 h): a turn that has not moved for this long is shown as stale.
+    pub stale_after: Duration,
     /// `[activity] quiet` (default 15 min).
     pub quiet: Duration,
     /// `[activity] poll` (default 2 s): how often it is looked whether something has changed at an instance that waits.
@@ -130,6 +132,7 @@ fn validated(inputs: &Inputs) -> Result<Settings, ConfigError> {
         dispatch_header: inputs.text("health", "dispatch_header", checks::header)?.unwrap_or(default.dispatch_header),
         soak: inputs.duration("health", "soak", Duration::ZERO..=7 * DAY)?.unwrap_or(default.soak),
         watch_interval: inputs.duration("health", "watch_interval", 100 * MS..=HOUR)?.unwrap_or(default.watch_interval),
+        stale_after: inputs.duration("activity", "stale_after", SECOND..=30 * DAY)?.unwrap_or(default.stale_after),
         quiet: inputs.duration("activity", "quiet", Duration::ZERO..=30 * DAY)?.unwrap_or(default.quiet),
         poll: inputs.duration("activity", "poll", 100 * MS..=HOUR)?.unwrap_or(default.poll),
         drain: super::drain::validated(inputs)?,
@@ -173,6 +176,7 @@ impl Default for Settings {
             dispatch_header: "X-authentik-username".to_owned(),
             soak: 10 * MINUTE,
             watch_interval: 30 * SECOND,
+            stale_after: 6 * HOUR,
             quiet: 15 * MINUTE,
             poll: 2 * SECOND,
             drain: Drain::default(),

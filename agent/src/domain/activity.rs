@@ -33,8 +33,14 @@ pub enum BusyReason {
     Turn {
         /// Thread of the turn.
         thread: String,
-        /// When the row last moved, if known.
+        /// What its user calls the thread, if known.
+        #[serde(default)]
+        title: Option<String>,
+        /// When anything of the thread last moved, if known.
         since_ms: Option<UnixMs>,
+        /// Nothing has moved for so long that the row may be left over from a server that died; still counts as busy.
+        #[serde(default)]
+        stale: bool,
     },
     /// A thread waits for the user's approval.
     PendingApproval {
@@ -56,4 +62,34 @@ pub enum BusyReason {
         /// Names and pids.
         holders: String,
     },
+}
+
+impl Activity {
+    /// Marks the turns that have not moved for `stale_after_ms` at `now_ms`. One that does not say when is not stale.
+    #[must_use]
+    pub fn with_stale_marked(mut self, now_ms: UnixMs, stale_after_ms: i64) -> Self {
+        if let Self::Busy { reasons } = &mut self {
+            for reason in reasons {
+                if let BusyReason::Turn { since_ms: Some(since), stale, .. } = reason {
+                    *stale = now_ms.saturating_sub(*since) >= stale_after_ms;
+                }
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_stale_only_when_it_is_known_not_to_have_moved_for_long() {
+        let turn = |since_ms, stale| BusyReason::Turn { thread: "t".to_owned(), title: None, since_ms, stale };
+        let seen = Activity::Busy { reasons: vec![turn(Some(1000), false), turn(Some(1001), false), turn(None, false)] };
+        let marked = Activity::Busy { reasons: vec![turn(Some(1000), true), turn(Some(1001), false), turn(None, false)] };
+        assert_eq!(seen.with_stale_marked(6000, 5000), marked);
+        let idle = Activity::Idle { last_activity_ms: Some(0) };
+        assert_eq!(idle.clone().with_stale_marked(6000, 5000), idle);
+    }
 }

@@ -55,6 +55,9 @@ pub enum Event {
     Quiesced {
         /// When the stop was ordered.
         stopped_ms: UnixMs,
+        /// How long the server stood still before, in ms; `None` when it was not frozen.
+        #[serde(default)]
+        still_ms: Option<u64>,
     },
     /// See `Action::Quiesce`: the unit runs on, unharmed.
     FoundBusy {

@@ -315,7 +315,18 @@ fn last_activity(instance: &InstanceView) -> Option<UnixMs> {
 
 fn in_words(reason: &BusyReason) -> String {
     match reason {
-        BusyReason::Turn { thread, .. } => format!("a turn is in flight in thread {thread}"),
+        BusyReason::Turn { thread, title, since_ms, stale } => {
+            let thread = match title {
+                Some(title) if title != thread => format!("\"{title}\" ({thread})"),
+                _ => thread.clone(),
+            };
+            match since_ms.filter(|_| *stale).and_then(|since| jiff::Timestamp::from_millisecond(since).ok()) {
+                Some(since) => format!(
+                    "a turn in thread {thread} says that it is in flight, but has not moved since {since:.0}: it is stale, and only --force passes over it"
+                ),
+                None => format!("a turn is in flight in thread {thread}"),
+            }
+        }
         BusyReason::PendingApproval { count } => format!("{count} approval(s) wait for the user"),
         BusyReason::PendingInput { count } => format!("{count} question(s) wait for the user"),
         BusyReason::TerminalJob { command } => format!("{command} runs in a terminal"),

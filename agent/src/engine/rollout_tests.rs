@@ -85,7 +85,7 @@ fn the_canary_is_the_least_active_idle_user() {
 #[test]
 fn the_busy_the_recently_active_and_the_unreadable_wait_with_a_reason_that_is_noted_once() {
     for activity in [
-        Activity::Busy { reasons: vec![BusyReason::Turn { thread: "t".to_owned(), since_ms: None }] },
+        Activity::Busy { reasons: vec![BusyReason::Turn { thread: "t".to_owned(), title: None, since_ms: None, stale: false }] },
         Activity::Idle { last_activity_ms: Some(9_900_000) },
         Activity::Unknown { why: "locked".to_owned() },
     ] {
@@ -206,6 +206,16 @@ fn everybody_is_rehearsed_while_the_window_is_closed_and_nobody_is_touched() {
     assert_eq!(next(&view), Next::GoAhead(BumpId(1)));
     view.instances[0] = with_open(instance("alice", idle(None)), 1, Phase::Ready);
     assert!(matches!(next(&view), Next::PutOff(BumpId(1), _, DeferralOwner::Window)));
+}
+
+#[test]
+fn a_stale_turn_is_still_busy_and_said_to_be_stale_with_its_title() {
+    let turn = BusyReason::Turn { thread: "t-1".to_owned(), title: Some("Fix it".to_owned()), since_ms: Some(0), stale: true };
+    let said = busy(&Activity::Busy { reasons: vec![turn] }, 1_000_000_000, 0).unwrap();
+    assert!(
+        said.contains("\"Fix it\" (t-1)") && said.contains("not moved since 1970-01-01T00:00:00Z") && said.contains("--force"),
+        "{said}"
+    );
 }
 
 #[test]

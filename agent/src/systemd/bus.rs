@@ -102,7 +102,18 @@ pub(super) fn late(what: &str, deadline: Duration) -> SystemdError {
 
 /// Whether systemd answered with the D-Bus error `org.freedesktop.systemd1.NAME`.
 pub(super) fn is_systemd_error(error: &SystemdError, name: &str) -> bool {
-    let SystemdError::Bus { source, .. } = error else { return false };
-    let zbus::Error::MethodError(found, _, _) = source.as_ref() else { return false };
-    found.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name)
+    named(error).and_then(|found| found.strip_prefix("org.freedesktop.systemd1.")) == Some(name)
+}
+
+/// Whether this is systemd's answer for a unit, or a host, that knows no freezing (NotSupported), or its own age (UnknownMethod).
+pub(super) fn refuses_to_freeze(error: &SystemdError) -> bool {
+    let name = named(error).and_then(|found| found.strip_prefix("org.freedesktop.DBus.Error."));
+    matches!(name, Some("NotSupported" | "UnknownMethod"))
+}
+
+/// The name of the D-Bus error that was answered.
+fn named(error: &SystemdError) -> Option<&str> {
+    let SystemdError::Bus { source, .. } = error else { return None };
+    let zbus::Error::MethodError(found, _, _) = source.as_ref() else { return None };
+    Some(found.as_str())
 }

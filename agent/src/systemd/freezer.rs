@@ -2,56 +2,90 @@
 //!
 //! systemd answers `FreezeUnit` when every process stands still. A `daemon-reload` in between (a package being installed
 //! is enough) makes systemd 252 forget whom to answer, while the unit does get frozen: seen with a real one. So the call is
-//! given a moment, and then the unit's `FreezerState` decides.
+//! given its time, and then what the kernel says decides.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::bus::{is_systemd_error, late};
+use super::bus::{late, refuses_to_freeze};
+use super::cgroup::ControlGroup;
 use super::{Systemd, SystemdError};
 
-/// Freezing takes about 15 ms (T3-CONTRACT, "under a real systemd 252"); this long for the reply alone.
-const REPLY: Duration = Duration::from_secs(1);
-/// A process in an uninterruptible wait (a slow disk, a dead NFS server) cannot be frozen before it returns.
-const DEADLINE: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Thawing takes some ms; this long for the reply alone.
+const REPLY: Duration = Duration::from_millis(300);
+/// A thaw that systemd does not manage within this is done without it.
+const DEADLINE: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What came of freezing.
+#[derive(Debug)]
+pub enum Freeze {
+    /// Every process of the unit stands still.
+    Still,
+    /// Not every process stood still in time (one may wait for a slow disk); nothing is frozen any more.
+    NotInTime,
+    /// This unit cannot be frozen at all, here.
+    Impossible(SystemdError),
+}
 
 impl Systemd {
-    /// Freezes the unit's cgroup (cgroup v2 only). Returns when every process of it stands still. When that cannot be had
-    /// within 10 s the unit is thawed again and the answer is an error: half frozen is of no use to anybody.
-    pub async fn freeze(&self, unit: &str) -> Result<(), SystemdError> {
-        let frozen = self.move_freezer(&format!("freezing {unit}"), "FreezeUnit", unit, "frozen").await;
-        if frozen.is_err()
-            && let Err(error) = self.thaw(unit).await
-        {
-            tracing::error!(unit, %error, "a unit that could not be frozen could not be thawed either; check `systemctl thaw`");
+    /// Freezes the unit's cgroup (cgroup v2 only) within `time`; half frozen is of no use to anybody, so that it is thawed
+    /// again when that takes longer, or fails.
+    pub async fn freeze(&self, unit: &str, group: &ControlGroup, time: Duration) -> Result<Freeze, SystemdError> {
+        let what = format!("freezing {unit}");
+        let failed = match timeout(time, self.manager::<_, ()>(&what, "FreezeUnit", &(unit,))).await {
+            Ok(Ok(())) => return Ok(Freeze::Still),
+            Err(_) if group.is_frozen() => return Ok(Freeze::Still),
+            Err(_) => None,
+            Ok(Err(error)) => Some(error),
+        };
+        self.thaw_group(unit, group).await?;
+        match failed {
+            None => Ok(Freeze::NotInTime),
+            Some(error) if refuses_to_freeze(&error) => Ok(Freeze::Impossible(error)),
+            Some(error) => Err(error),
         }
-        frozen
     }
 
-    /// Thaws it. A unit that is not frozen, or does not run, is fine.
+    /// Thaws whatever control group the unit has now. A unit that is not frozen, or does not run, is fine.
     pub async fn thaw(&self, unit: &str) -> Result<(), SystemdError> {
-        match self.move_freezer(&format!("thawing {unit}"), "ThawUnit", unit, "running").await {
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") || is_systemd_error(&error, "UnitInactive") => Ok(()),
-            answer => answer,
+        let group = self.unit(unit).await?.control_group;
+        if group.is_empty() {
+            return Ok(());
         }
+        let what = format!("thawing {unit}");
+        let group = ControlGroup::named(&group).map_err(|source| SystemdError::Kernel { what, source })?;
+        self.thaw_group(unit, &group).await
     }
 
-    async fn move_freezer(&self, what: &str, method: &'static str, unit: &str, wanted: &str) -> Result<(), SystemdError> {
+    /// Thaws it, whatever it takes: when systemd does not do it, it is done without systemd. A unit that is not frozen, or does
+    /// not run, is fine.
+    pub async fn thaw_group(&self, unit: &str, group: &ControlGroup) -> Result<(), SystemdError> {
+        let what = format!("thawing {unit}");
         let until = Instant::now() + DEADLINE;
-        while Instant::now() < until {
-            if let Ok(answer) = timeout(REPLY, self.manager(what, method, &(unit,))).await {
-                return answer;
+        loop {
+            // Also when nothing is frozen: systemd may still believe it is, and would let nothing be frozen the next time.
+            let answer = timeout(REPLY, self.manager::<_, ()>(&what, "ThawUnit", &(unit,))).await;
+            if let Ok(Err(error)) = &answer {
+                tracing::debug!(unit, "{error}");
             }
-            let look_until = Instant::now() + REPLY;
-            while Instant::now() < look_until {
-                if self.unit(unit).await?.freezer_state == wanted {
-                    return Ok(());
-                }
-                sleep(LOOK_AGAIN).await;
+            if !group.is_held() {
+                return Ok(());
             }
+            if Instant::now() > until {
+                break;
+            }
+            sleep(LOOK_AGAIN).await;
         }
-        Err(late(what, DEADLINE))
+        tracing::error!(unit, "systemd does not thaw {unit}; it is thawed without systemd");
+        group.let_move().map_err(|source| SystemdError::Kernel { what: what.clone(), source })?;
+        while group.is_held() {
+            if Instant::now() > until + DEADLINE {
+                return Err(late(&what, DEADLINE));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 }

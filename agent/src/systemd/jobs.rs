@@ -16,11 +16,16 @@ impl Systemd {
     /// Starts `unit` and waits for the job. A unit that already runs is left alone. Clears a start limit first
     /// (`ResetFailedUnit`).
     pub async fn start(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
-        let what = format!("starting {unit}");
         // ResetFailedUnit also sets NRestarts to 0, which would blind whoever watches a unit that runs.
         if !matches!(self.unit(unit).await?.active_state.as_str(), "active" | "reloading") {
             self.reset_failed(unit).await?;
         }
+        self.activate(unit, deadline).await
+    }
+
+    /// Starts a unit that need not be a service (a timer), and waits for the job.
+    pub async fn activate(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
+        let what = format!("starting {unit}");
         let mut jobs = self.watch_jobs(&what, unit).await?;
         let job: OwnedObjectPath = self.manager(&what, "StartUnit", &(unit, "replace")).await?;
         jobs.done(&what, &job, deadline).await
@@ -28,13 +33,17 @@ impl Systemd {
 
     /// Stops `unit` and waits for the job. A unit that does not run is fine. Works on a frozen unit (systemd thaws it).
     pub async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
+        match self.ready_to_stop(unit).await?.order().await? {
+            Some(stopping) => stopping.done(deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares a stop, so that nothing but the one call is left to do when it has to be quick.
+    pub async fn ready_to_stop(&self, unit: &str) -> Result<ReadyToStop, SystemdError> {
         let what = format!("stopping {unit}");
-        let mut jobs = self.watch_jobs(&what, unit).await?;
-        let job: OwnedObjectPath = match self.manager(&what, "StopUnit", &(unit, "replace")).await {
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(()),
-            answer => answer?,
-        };
-        jobs.done(&what, &job, deadline).await
+        let jobs = self.watch_jobs(&what, unit).await?;
+        Ok(ReadyToStop { systemd: self.clone(), unit: unit.to_owned(), what, jobs })
     }
 
     /// Forgets a failure and the start limit. A unit that is not loaded has neither.
@@ -60,6 +69,38 @@ impl Systemd {
         let queue = NonZeroUsize::new(256);
         let stream = within(what, MATCH_DEADLINE, MessageStream::for_match_rule(rule, &self.connection, queue)).await?;
         Ok(JobWatch { stream })
+    }
+}
+
+/// A stop that only has to be ordered.
+pub struct ReadyToStop {
+    systemd: Systemd,
+    unit: String,
+    what: String,
+    jobs: JobWatch,
+}
+
+impl ReadyToStop {
+    /// Orders it; a frozen unit is thawed by that. `None` when there is no such unit.
+    pub async fn order(self) -> Result<Option<Stopping>, SystemdError> {
+        match self.systemd.manager(&self.what, "StopUnit", &(self.unit.as_str(), "replace")).await {
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") => Ok(None),
+            answer => Ok(Some(Stopping { what: self.what, jobs: self.jobs, job: answer? })),
+        }
+    }
+}
+
+/// A stop that was ordered.
+pub struct Stopping {
+    what: String,
+    jobs: JobWatch,
+    job: OwnedObjectPath,
+}
+
+impl Stopping {
+    /// Waits for its end.
+    pub async fn done(mut self, deadline: Duration) -> Result<(), SystemdError> {
+        self.jobs.done(&self.what, &self.job, deadline).await
     }
 }
 

@@ -200,16 +200,17 @@ async fn a_service_starts_freezes_thaws_and_stops_with_its_jobs_awaited() {
     for _ in 0..20 {
         systemd.start(unit, SECONDS).await.unwrap();
         systemd.start(unit, SECONDS).await.unwrap();
+        let group = group(&systemd, unit).await;
         let state = systemd.unit(unit).await.unwrap();
         assert_eq!((state.active_state.as_str(), state.sub_state.as_str()), ("active", "running"));
         assert!(state.main_pid > 0 && state.invocation_id.len() == 32 && state.control_group.ends_with(unit), "{state:?}");
         systemd.thaw(unit).await.unwrap();
-        systemd.freeze(unit).await.unwrap();
+        still(&systemd, unit, &group).await;
         assert_eq!(systemd.unit(unit).await.unwrap().freezer_state, "frozen");
-        systemd.freeze(unit).await.unwrap();
+        still(&systemd, unit, &group).await;
         systemd.thaw(unit).await.unwrap();
         systemd.thaw(unit).await.unwrap();
-        systemd.freeze(unit).await.unwrap();
+        still(&systemd, unit, &group).await;
         let before = Instant::now();
         systemd.stop(unit, SECONDS).await.unwrap();
         assert!(before.elapsed() < Duration::from_secs(5), "a frozen unit stops at once");
@@ -239,9 +240,10 @@ async fn a_reload_of_unit_files_in_between_loses_neither_jobs_nor_the_freezer_no
     });
     for _ in 0..10 {
         systemd.start(unit, SECONDS).await.unwrap();
-        systemd.freeze(unit).await.unwrap();
+        let group = group(&systemd, unit).await;
+        still(&systemd, unit, &group).await;
         systemd.thaw(unit).await.unwrap();
-        systemd.freeze(unit).await.unwrap();
+        still(&systemd, unit, &group).await;
         systemd.stop(unit, SECONDS).await.unwrap();
         assert_eq!(systemd.run_sandbox(sandbox("through-reload", "sleep 0.05; exit 7")).await.unwrap().status, 7);
     }
@@ -285,6 +287,15 @@ async fn instances_that_are_loaded_or_only_enabled_are_listed_once() {
     for unit in expected {
         systemd.stop(unit, SECONDS).await.unwrap();
     }
+}
+
+async fn group(systemd: &Systemd, unit: &str) -> ControlGroup {
+    ControlGroup::named(&systemd.unit(unit).await.unwrap().control_group).unwrap()
+}
+
+async fn still(systemd: &Systemd, unit: &str, group: &ControlGroup) {
+    let frozen = systemd.freeze(unit, group, SECONDS).await.unwrap();
+    assert!(matches!(frozen, Freeze::Still) && group.is_frozen(), "{frozen:?}");
 }
 
 impl Systemd {

@@ -3,7 +3,9 @@
 //! Every call has a deadline; a bus that does not answer is an error, never a hang. Nothing here decides anything.
 
 mod bus;
+mod cgroup;
 mod freezer;
+mod frozen;
 mod jobs;
 #[cfg(test)]
 mod machine_tests;
@@ -15,6 +17,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use cgroup::ControlGroup;
+pub use freezer::Freeze;
+pub use frozen::{FrozenNotes, release_frozen};
 
 /// A connection to the system's service manager. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,6 +46,14 @@ pub enum SystemdError {
         what: String,
         /// The deadline.
         seconds: u64,
+    },
+    /// The kernel did not do what systemd would not.
+    #[error("{what} failed: {source}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
     },
     /// The job ended, but not well (`failed`, `timeout`, `dependency`, `canceled`, `skipped`).
     #[error("{what} ended as \"{result}\"")]

@@ -197,4 +197,37 @@ mod tests {
         assert_eq!(fs::read(new.0.join("a")).unwrap(), b"same");
         assert_eq!(fs::read(new.0.join("b")).unwrap(), b"same too");
     }
+
+    #[test]
+    #[ignore = "a measurement: tests/bench/archive"]
+    fn a_second_version_shares_its_largest_dependency() {
+        let trees = Trees::new();
+        // In proportion to a real install (T3-CONTRACT section 9): many small files, a few large ones, and t3's own that change.
+        let content = |seed: u32, bytes: usize| -> String {
+            let mut text = String::new();
+            while text.len() < bytes {
+                text.push_str(blake3::hash(format!("{seed} {}", text.len()).as_bytes()).to_hex().as_str());
+            }
+            text
+        };
+        let make = |name: &str, own: u32| {
+            let mut files: Vec<(String, String, u32)> =
+                (0..2000).map(|n| (format!("node_modules/dep/lib/{n}.js"), content(n, 20_000), 0o444)).collect();
+            files.push(("node_modules/dep/native.node".to_owned(), content(7, 30_000_000), 0o555));
+            files.extend((0..200).map(|n| (format!("node_modules/t3/dist/{n}.mjs"), content(own + n, 100_000), 0o444)));
+            let files: Vec<(&str, &str, u32)> =
+                files.iter().map(|(path, text, mode)| (path.as_str(), text.as_str(), *mode)).collect();
+            trees.sealed(name, &files)
+        };
+        let (old, new) = (make("0.0.24", 100_000), make("0.0.25", 200_000));
+        let whole = own_bytes(&new.0).unwrap();
+        trees.share(&new, &old);
+        let alone = own_bytes(&new.0).unwrap();
+        let part = 100.0 * alone as f64 / whole as f64;
+        println!(
+            "ROW second version in the store, sharing its largest dependency | {part:.0} % of its size | 40 % | {}",
+            part < 40.0
+        );
+        println!("ALT alone it takes {:.0} MB, beside the first {:.0} MB", whole as f64 / 1e6, alone as f64 / 1e6);
+    }
 }

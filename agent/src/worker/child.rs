@@ -15,6 +15,9 @@ pub fn main() -> ExitCode {
             Some(answer) => answer,
             None => return ExitCode::SUCCESS,
         },
+        Ok(Task::Lookout { userdata }) => {
+            return tasks::lookout(userdata, &mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+        }
         Ok(task) => tasks::perform(task).unwrap_or_else(Answer::Failed),
         Err(error) => Answer::Failed(error),
     };

@@ -8,10 +8,12 @@
 
 pub mod child;
 pub mod files;
+mod lookout;
 mod protocol;
 mod spawn;
 pub(crate) mod tasks;
 
+pub use lookout::Lookout;
 #[cfg(any(test, feature = "simulation"))]
 pub use protocol::TaskError;
 pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind};

@@ -60,6 +60,12 @@ pub enum Task {
         /// The user's `userdata/`.
         userdata: PathBuf,
     },
+    /// Stay, and look for work in flight whenever a line with a number of ms comes: the time that this look may take. Answer:
+    /// one line with an [`Answer::Activity`] each. Ends with its input.
+    Lookout {
+        /// The user's `userdata/`.
+        userdata: PathBuf,
+    },
     /// How much work the database holds, and its migration level. Answer: [`Answer::Marks`].
     Marks {
         /// The user's `userdata/`.
@@ -271,6 +277,7 @@ mod tests {
             Task::SwitchIn { seed: dir(), userdata: dir() },
             Task::Discard { path: dir() },
             Task::Look { userdata: dir() },
+            Task::Lookout { userdata: dir() },
             Task::Marks { userdata: dir() },
             Task::Merge { dir: dir() },
             Task::Probe(spec()),

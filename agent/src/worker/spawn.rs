@@ -30,6 +30,14 @@ pub enum WorkerError {
         /// The deadline.
         seconds: u64,
     },
+    /// A lookout did not answer in the short time it was given.
+    #[error("the worker for {user} did not answer within {ms} ms")]
+    Late {
+        /// For whom.
+        user: String,
+        /// The time.
+        ms: u128,
+    },
     /// The child answered something that is no answer.
     #[error("the worker for {user} gave no usable answer ({what})")]
     Nonsense {
@@ -59,7 +67,7 @@ pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<A
 }
 
 /// The worker, as the account.
-fn command(account: &Account) -> Command {
+pub(super) fn command(account: &Account) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg("worker")
@@ -183,10 +191,10 @@ impl Standby {
 
 /// The child's process group. Killed when dropped; the group's name stays taken for as long as the child is not waited for.
 #[derive(Debug)]
-struct Group(Option<Pid>);
+pub(super) struct Group(Option<Pid>);
 
 impl Group {
-    fn of(child: &Child) -> Self {
+    pub(super) fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
     }
 

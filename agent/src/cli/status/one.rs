@@ -26,6 +26,10 @@ pub fn shown(instance: &InstanceStatus, now: UnixMs) -> String {
         let (since, look) = (ago(now, deferral.since_ms), ago(now, deferral.last_look_ms));
         let _ = writeln!(out, "Waits        {} (put off {since}, last look {look}); {end}", plain(&deferral.reason));
     }
+    if let Some(weaker) = &instance.weaker {
+        let _ =
+            writeln!(out, "Hand-over    less sure here: {}; a turn begun in its last milliseconds would be lost", plain(weaker));
+    }
     if let Some(wait) = &instance.wait {
         if let Some(at) = wait.escalated_ms {
             let _ = writeln!(out, "Escalated    {}: it has been waiting for too long, and operators were told", ago(now, at));

@@ -178,7 +178,10 @@ fn unknown_tables_and_keys_are_refused_with_the_allowed_ones() {
         parse("[stroe]\n").unwrap_err().problem,
         "unknown key; allowed here are: store, health, activity, drain, snapshots, instances"
     );
-    assert_eq!(parse("[activity]\nquite = \"1s\"").unwrap_err().problem, "unknown key; allowed here are: quiet, poll");
+    assert_eq!(
+        parse("[activity]\nquite = \"1s\"").unwrap_err().problem,
+        "unknown key; allowed here are: quiet, poll, stale_after"
+    );
     assert!(parse("soak = \"1s\"").is_err());
 }
 

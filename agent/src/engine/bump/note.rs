@@ -53,8 +53,9 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
         Event::ActionFailed(_) => failed(bump, next, &reason()),
         Event::Rehearsed { report, .. } => bump.rehearsal = Some(*report),
         Event::BaselineTaken { report } => bump.baseline = Some(report),
-        Event::Quiesced { stopped_ms } => {
+        Event::Quiesced { stopped_ms, still_ms } => {
             bump.deferral = None;
+            bump.still_ms = still_ms;
             bump.stopped_ms = Some(stopped_ms);
             bump.answered_ms = None;
         }

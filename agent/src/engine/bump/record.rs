@@ -26,6 +26,9 @@ pub struct Bump {
     pub begun_ms: Option<UnixMs>,
     /// When the server was last told to stop.
     pub stopped_ms: Option<UnixMs>,
+    /// For how many ms it stood still before it was last stopped, to be looked at; `None` when it was not.
+    #[serde(default)]
+    pub still_ms: Option<u64>,
     /// When a server answered again.
     pub answered_ms: Option<UnixMs>,
     /// When it ended, soak excluded.
@@ -89,6 +92,7 @@ impl Bump {
             planned_ms: now_ms,
             begun_ms: None,
             stopped_ms: None,
+            still_ms: None,
             answered_ms: None,
             ended_ms: None,
             soak_until_ms: None,

@@ -59,7 +59,7 @@ fn good(action: &Action) -> Event {
         Action::Rehearse => Event::Rehearsed { report: Box::new(rehearsal(StepOutcome::Passed)), control: None },
         Action::Seed => Event::Seeded { later: None },
         Action::TakeBaseline => Event::BaselineTaken { report: probe(StepOutcome::Passed) },
-        Action::Quiesce { .. } => Event::Quiesced { stopped_ms: 10 },
+        Action::Quiesce { .. } => Event::Quiesced { stopped_ms: 10, still_ms: Some(20) },
         Action::Secure => Event::Secured { snapshot: snapshot() },
         Action::Switch => Event::Switched,
         Action::Start { .. } => Event::Started,

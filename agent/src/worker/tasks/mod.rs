@@ -21,6 +21,8 @@ mod switch_in;
 mod trouble;
 mod work_copy;
 
+pub use look::lookout;
+
 /// Does `task` and says what came of it.
 pub fn perform(task: Task) -> Result<Answer, TaskError> {
     match task {
@@ -33,7 +35,8 @@ pub fn perform(task: Task) -> Result<Answer, TaskError> {
         Task::Seed { userdata, dest } => seed::seed(&userdata, &dest).map(Answer::Seed),
         Task::SwitchIn { seed, userdata } => switch_in::switch_in(&seed, &userdata).map(|()| Answer::Done),
         Task::Discard { path } => discard::discard(&path).map(|()| Answer::Done),
-        Task::Look { userdata } => Ok(Answer::Activity(look::look(&userdata))),
+        // Of a lookout that cannot be talked to, the first look is all there is to have.
+        Task::Look { userdata } | Task::Lookout { userdata } => Ok(Answer::Activity(look::look(&userdata))),
         Task::Marks { userdata } => marks::marks(&userdata),
         Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),

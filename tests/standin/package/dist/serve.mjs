@@ -12,6 +12,7 @@ import * as faults from "./faults.mjs";
 import { announce, places, prepare, prepareServer, signingKey, trace, withdraw } from "./files.mjs";
 import { handler } from "./http.mjs";
 import { error, failure, info, named, print, warn } from "./log.mjs";
+import { witness } from "./turns.mjs";
 
 /** Milliseconds that a start takes beyond what has to be done; benchmarks set it to what real t3 takes. */
 const START_MS = Number(process.env.T3_STANDIN_START_MS ?? 150);
@@ -138,6 +139,7 @@ function stop(running) {
     // Already gone.
   }
   try {
+    if (running.announced) witness(running.database, process.env.T3_STANDIN_STOPS);
     running.database?.close();
   } catch (problem) {
     warn(`database: ${problem.message}`);

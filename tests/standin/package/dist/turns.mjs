@@ -2,6 +2,7 @@
 // is what a real turn leaves behind (contract, section 4).
 
 import { randomUUID } from "node:crypto";
+import { appendFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 /** `{"thread", "state": "start" | "end"}` */
@@ -54,6 +55,13 @@ function event(database, thread, type, payload, now) {
      VALUES (?1, 'thread', ?2, (SELECT count(*) FROM orchestration_events WHERE stream_id = ?2), ?3, ?4, 'client', ?5, '{}')`,
     randomUUID(), thread, type, now, JSON.stringify(payload),
   );
+}
+
+/** Writes down how many turns are in flight as the server is told to stop, where a test asks for it (T3_STANDIN_STOPS). */
+export function witness(database, file) {
+  if (!file) return;
+  const turns = database.all("SELECT thread_id AS thread, started_at AS since FROM projection_turns WHERE completed_at IS NULL");
+  appendFileSync(file, `${JSON.stringify({ at: new Date().toISOString(), pid: process.pid, turns })}\n`);
 }
 
 /** `{"command"}`: a job in a terminal, a child of the server that no table knows. */

@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Row};
 
-/// How long a writer's lock is waited for.
+/// How long a writer's lock is waited for at most.
 const BUSY: Duration = Duration::from_millis(500);
 
 /// Virtual machine steps between two looks at the clock; one step can be a function over megabytes.
@@ -20,55 +21,56 @@ const MAX_HEAP: u32 = 64 << 20;
 /// Rows that one question may return; more than that is no answer.
 const MAX_ROWS: usize = 4096;
 
-/// What [`open`] found.
-pub enum Opened {
+/// What [`find`] found.
+pub enum Found {
     /// There is no database: nobody ever worked here.
     Missing,
     /// There is one.
-    Database(Database),
+    Database(Whereabouts),
+}
+
+/// Which file, and how it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// No log lies beside it, so no server has it open.
+    at_rest: bool,
 }
 
 /// An open database. Errors are sentences for the operator.
 pub struct Database {
     connection: Connection,
+    whereabouts: Whereabouts,
 }
 
-/// Opens `userdata/state.sqlite` read-only; all that is asked of it may take `deadline` together. With no log beside it no server has it open, and it is read as immutable so that
-/// looking leaves no `-wal` and `-shm` behind (sqlite.org/uri.html, "immutable").
-pub fn open(userdata: &Path, deadline: Duration) -> Result<Opened, String> {
+/// Looks for `userdata/state.sqlite`, without opening it.
+pub fn find(userdata: &Path) -> Result<Found, String> {
     // SQLite's NOFOLLOW refuses a link in any component; only one at the end would be wrong.
     let userdata = match userdata.canonicalize() {
         Ok(real) => real,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Missing),
         Err(error) => return Err(format!("{} cannot be reached: {error}", userdata.display())),
     };
     let path = userdata.join("state.sqlite");
-    match path.symlink_metadata() {
-        Ok(meta) if meta.is_file() => {}
+    let meta = match path.symlink_metadata() {
+        Ok(meta) if meta.is_file() => meta,
         Ok(_) => return Err(format!("{} is not a regular file", path.display())),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Missing),
         Err(error) => return Err(format!("{} cannot be reached: {error}", path.display())),
-    }
+    };
     let at_rest = match userdata.join("state.sqlite-wal").symlink_metadata() {
         Ok(meta) if meta.is_file() => false,
         Ok(_) => return Err(format!("{}-wal is not a regular file", path.display())),
         Err(error) if error.kind() == ErrorKind::NotFound => true,
         Err(error) => return Err(format!("{}-wal cannot be reached: {error}", path.display())),
     };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri(&path, at_rest), flags).map_err(sentence)?;
-    guard(&connection, deadline).map_err(sentence)?;
-    Ok(Opened::Database(Database { connection }))
+    Ok(Found::Database(Whereabouts { path, device: meta.dev(), inode: meta.ino(), at_rest }))
 }
 
-/// Sees to it that a hostile database costs neither time nor memory and runs nothing.
-fn guard(connection: &Connection, deadline: Duration) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY)?;
-    let until = Instant::now() + deadline;
-    connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
+/// Sees to it that a hostile database costs no memory and runs nothing.
+fn guard(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;",
     )?;
@@ -76,6 +78,31 @@ fn guard(connection: &Connection, deadline: Duration) -> rusqlite::Result<()> {
 }
 
 impl Database {
+    /// Opens it read-only. With no log beside it, it is read as immutable so that looking leaves no `-wal` and `-shm` behind
+    /// (sqlite.org/uri.html, "immutable").
+    pub fn open(whereabouts: Whereabouts) -> Result<Self, String> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let uri = uri(&whereabouts.path, whereabouts.at_rest);
+        let connection = Connection::open_with_flags(uri, flags).map_err(sentence)?;
+        guard(&connection).map_err(sentence)?;
+        Ok(Self { connection, whereabouts })
+    }
+
+    /// Whether this is what is open, and may be read through this connection for ever: what is read as immutable must not be.
+    pub fn is_at(&self, whereabouts: &Whereabouts) -> bool {
+        self.whereabouts == *whereabouts && !whereabouts.at_rest
+    }
+
+    /// All that is asked from now on may take `deadline` together, and a writer's lock is waited for at most half of it.
+    pub fn within(&self, deadline: Duration) -> Result<(), String> {
+        let until = Instant::now() + deadline;
+        self.connection.busy_timeout(BUSY.min(deadline / 2)).map_err(sentence)?;
+        self.connection.progress_handler(STEPS, Some(move || Instant::now() >= until)).map_err(sentence)
+    }
+
     /// Whether there is no table at all: a server that has just been made.
     pub fn is_empty(&self) -> Result<bool, String> {
         Ok(self.number("SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view')")? == Some(0))
@@ -110,7 +137,7 @@ impl Database {
         parameters: &[&str],
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, String> {
-        let mut statement = self.connection.prepare(sql).map_err(sentence)?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(sentence)?;
         let rows = statement.query_map(rusqlite::params_from_iter(parameters), read).map_err(sentence)?;
         let found = rows.take(MAX_ROWS + 1).collect::<rusqlite::Result<Vec<T>>>().map_err(sentence)?;
         if found.len() > MAX_ROWS { Err("the database has too many signs of work to read".to_owned()) } else { Ok(found) }

@@ -60,7 +60,44 @@ fn turns(database: &Database) -> Result<Vec<BusyReason>, String> {
     let named: Vec<String> = found.iter().map(|(thread, _)| thread.clone()).collect();
     found.extend(open.into_iter().filter(|(thread, _)| !named.contains(thread)));
     found.truncate(MOST_THREADS);
-    Ok(found.into_iter().map(|(thread, since_ms)| BusyReason::Turn { thread, since_ms }).collect())
+    let title = |thread: &str| title(database, thread);
+    let moved = |thread: &str| last_moved(database, thread);
+    found
+        .into_iter()
+        .map(|(thread, since_ms)| {
+            let (title, since_ms) = (title(&thread)?, since_ms.max(moved(&thread)?));
+            Ok(BusyReason::Turn { thread, title, since_ms, stale: false })
+        })
+        .collect()
+}
+
+/// What the user calls a thread, where this version keeps that.
+fn title(database: &Database, thread: &str) -> Result<Option<String>, String> {
+    if database.has_columns("projection_threads", &["thread_id", "title"])?.is_err() {
+        return Ok(None);
+    }
+    let sql = "SELECT substr(title, 1, 128) FROM projection_threads WHERE thread_id = ?1 AND typeof(title) = 'text' LIMIT 1";
+    let found: Vec<String> =
+        database.rows(sql, &[thread], |row| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned()))?;
+    let plain = |title: String| title.chars().filter(|c| !c.is_control()).collect::<String>();
+    Ok(found.into_iter().next().map(plain).filter(|title| !title.is_empty()))
+}
+
+/// When anything of a thread was last written, as far as this version says so: a turn that works writes messages.
+fn last_moved(database: &Database, thread: &str) -> Result<Option<UnixMs>, String> {
+    let mut newest = None;
+    for table in ["projection_threads", "projection_thread_messages", "projection_thread_activities"] {
+        for column in ["created_at", "updated_at"] {
+            if database.has_columns(table, &["thread_id", column])?.is_err() {
+                continue;
+            }
+            let sql = format!("SELECT max({column}) FROM {table} WHERE thread_id = ?1");
+            let name = format!("{table}.{column}");
+            let found = database.rows(&sql, &[thread], |row| Ok(times::read(row.get_ref(0)?, &name).ok().flatten()))?;
+            newest = newest.max(found.into_iter().flatten().max());
+        }
+    }
+    Ok(newest)
 }
 
 /// Rows of a thread's name and a time. A time that cannot be read is none here: busy is the answer anyway.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{look, look_at};
+use super::*;
 use crate::domain::{Activity, BusyReason};
 
 const SCHEMA: &str = "
@@ -92,13 +92,17 @@ fn finished_work_is_idle_since_its_newest_time() {
     assert_eq!(data.look(), Activity::Idle { last_activity_ms: Some(OLD_MS) });
 }
 
+fn in_flight(thread: &str, since_ms: Option<i64>) -> BusyReason {
+    BusyReason::Turn { thread: thread.to_owned(), title: None, since_ms, stale: false }
+}
+
 #[test]
 fn a_session_at_work_is_busy_in_every_form() {
     for values in
         ["'running', 'p', NULL", "'starting', 'p', NULL", "'ready', 'p', 'turn-1'", "'error', 'p', 'turn-1'", "NULL, 'p', NULL"]
     {
         let found = reasons(&format!("INSERT INTO projection_thread_sessions VALUES ('t', {values}, NULL, '{OLD}');"));
-        assert_eq!(found, [BusyReason::Turn { thread: "t".to_owned(), since_ms: Some(OLD_MS) }], "{values}");
+        assert_eq!(found, [in_flight("t", Some(OLD_MS))], "{values}");
     }
 }
 
@@ -108,7 +112,7 @@ fn a_pending_turn_is_busy_unless_its_session_is_over() {
     let session = |status| format!("INSERT INTO projection_thread_sessions VALUES ('t', '{status}', 'p', NULL, NULL, '{OLD}');");
     for status in ["ready", "idle", "new-word"] {
         let found = reasons(&format!("{turn}{}", session(status)));
-        assert_eq!(found, [BusyReason::Turn { thread: "t".to_owned(), since_ms: Some(OLD_MS) }], "{status}");
+        assert_eq!(found, [in_flight("t", Some(OLD_MS))], "{status}");
     }
     assert_eq!(reasons(&turn).len(), 1, "a turn without a session");
     for status in ["stopped", "error", "interrupted"] {
@@ -257,7 +261,7 @@ fn a_database_too_big_to_be_read_in_time_is_unknown() {
          INSERT INTO projection_turns (turn_id, state) SELECT i, 'completed' FROM n;",
     );
     assert_eq!(
-        look_at(data.dir.path(), Duration::ZERO),
+        Lookout::at(data.dir.path()).look_within(Duration::ZERO),
         Err("the database could not be read within the time for a look".to_owned())
     );
 }
@@ -269,4 +273,105 @@ fn columns_that_the_database_computes_are_not_run() {
          CREATE TABLE projection_turns (turn_id, requested_at, started_at, completed_at, state AS (hex(zeroblob(100000000))));",
     ));
     assert!(said.contains("column projection_turns.state"), "{said}");
+}
+
+#[test]
+fn a_lookout_sees_at_its_next_look_what_has_happened_since() {
+    let data = Data::rows("");
+    let mut lookout = Lookout::at(data.dir.path());
+    let look = |lookout: &mut Lookout| lookout.look(Duration::from_secs(2));
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+    data.connection
+        .execute_batch("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);")
+        .unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Busy { .. }));
+    data.connection.execute_batch("DELETE FROM projection_thread_sessions;").unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+}
+
+#[test]
+fn a_lookout_is_not_taken_in_by_a_database_that_was_at_rest_or_was_replaced() {
+    let Data { dir, connection } = Data::rows("");
+    connection.close().unwrap();
+    let mut lookout = Lookout::at(dir.path());
+    let look = |lookout: &mut Lookout| lookout.look(Duration::from_secs(2));
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+    let path = dir.path().join("state.sqlite");
+    let server = Connection::open(&path).unwrap();
+    server.execute_batch("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);").unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Busy { .. }));
+    let other = Data::rows("");
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("state.sqlite{suffix}");
+        std::fs::rename(other.dir.path().join(&name), dir.path().join(&name)).unwrap();
+    }
+    assert!(matches!(look(&mut lookout), Activity::Idle { .. }));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(look(&mut lookout), Activity::Idle { last_activity_ms: None }));
+}
+
+#[test]
+fn a_lookout_answers_every_line_and_ends_with_its_input() {
+    let data = Data::rows("INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', NULL, NULL, NULL);");
+    let mut said = Vec::new();
+    let ended = lookout(data.dir.path().to_owned(), &mut b"2000\n2000\n".as_slice(), &mut said);
+    assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::SUCCESS));
+    let answers: Vec<Answer> = said.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+    assert!(matches!(answers.as_slice(), [Answer::Activity(Activity::Busy { .. }), Answer::Activity(Activity::Busy { .. })]));
+}
+
+#[test]
+fn a_turn_is_named_by_its_threads_title_and_dated_by_its_last_message() {
+    let data = Data::rows(&format!(
+        "ALTER TABLE projection_threads ADD COLUMN title TEXT;
+         CREATE TABLE projection_thread_messages (message_id TEXT, thread_id TEXT, created_at TEXT, updated_at TEXT);
+         INSERT INTO projection_threads (thread_id, title, updated_at) VALUES ('t', 'Fix ' || char(27) || 'the build', '{OLD}');
+         INSERT INTO projection_thread_messages VALUES ('m', 't', '{OLD}', '2026-07-20T10:00:00.123Z'), ('n', 'u', '{OLD}', '2026-07-21T10:00:00Z');
+         INSERT INTO projection_thread_sessions VALUES ('t', 'running', 'p', 'turn-1', NULL, '{OLD}');"
+    ));
+    let Activity::Busy { reasons } = data.look() else { panic!("{:?}", data.look()) };
+    let expected = BusyReason::Turn {
+        thread: "t".to_owned(),
+        title: Some("Fix the build".to_owned()),
+        since_ms: Some(1_784_541_600_123),
+        stale: false,
+    };
+    assert_eq!(reasons, [expected]);
+}
+
+/// What differs between the releases: T3-CONTRACT section 4. 0.0.24 is level 30, 0.0.25 level 31, 0.0.26 to 0.0.28 level 32.
+const LEVELS: [(u32, &str); 4] = [
+    (30, "CREATE TABLE auth_sessions (session_id TEXT PRIMARY KEY, subject TEXT, role TEXT NOT NULL, method TEXT, issued_at TEXT);
+          CREATE TABLE auth_pairing_links (id TEXT PRIMARY KEY, credential TEXT, role TEXT NOT NULL);"),
+    (31, "CREATE TABLE auth_sessions (session_id TEXT PRIMARY KEY, subject TEXT, scopes TEXT NOT NULL, method TEXT, issued_at TEXT);
+          CREATE TABLE auth_pairing_links (id TEXT PRIMARY KEY, credential TEXT, scopes TEXT NOT NULL);"),
+    (32, "CREATE TABLE auth_sessions (session_id TEXT PRIMARY KEY, subject TEXT, scopes TEXT NOT NULL, method TEXT, issued_at TEXT);
+          CREATE TABLE auth_pairing_links (id TEXT PRIMARY KEY, credential TEXT, scopes TEXT NOT NULL, proof_key_thumbprint TEXT);"),
+    (40, "CREATE TABLE something_new (id TEXT); ALTER TABLE projection_thread_sessions ADD COLUMN news TEXT DEFAULT 'x';
+          ALTER TABLE projection_turns ADD COLUMN news TEXT;"),
+];
+
+#[test]
+fn every_release_from_0_0_24_on_is_read_and_so_is_a_newer_one_that_only_adds() {
+    let signs = [
+        "INSERT INTO projection_thread_sessions (thread_id, status, updated_at) VALUES ('t', 'running', NULL);",
+        "INSERT INTO projection_thread_sessions (thread_id, status, active_turn_id) VALUES ('t', 'ready', 'u');",
+        "INSERT INTO projection_turns (thread_id, turn_id, state, requested_at) VALUES ('t', 'u', 'running', NULL);",
+        "INSERT INTO projection_pending_approvals (request_id, thread_id, status) VALUES ('r', 't', 'pending');",
+        "INSERT INTO projection_threads (thread_id, pending_user_input_count) VALUES ('t', 1);",
+    ];
+    for (level, schema) in LEVELS {
+        let schema = format!("INSERT OR IGNORE INTO effect_sql_migrations VALUES ({level}, '', ''); {schema}");
+        assert_eq!(Data::rows(&schema).look(), Activity::Idle { last_activity_ms: None }, "level {level}");
+        let provider = "CREATE TABLE IF NOT EXISTS provider_session_runtime (thread_id TEXT, provider_name TEXT, status TEXT, last_seen_at TEXT);
+             INSERT INTO provider_session_runtime (thread_id, status) VALUES ('t', 'running');";
+        assert!(
+            matches!(Data::rows(&format!("{schema}{provider}")).look(), Activity::Idle { .. }),
+            "a provider alone, level {level}"
+        );
+        for sign in signs {
+            let seen = Data::rows(&format!("{schema}{sign}")).look();
+            assert!(matches!(&seen, Activity::Busy { reasons } if reasons.len() == 1), "level {level}, {sign}: {seen:?}");
+        }
+    }
 }
