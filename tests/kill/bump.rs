@@ -12,6 +12,8 @@ pub const POINTS: &[&str] = &[
     "recorded:ready",
     "recorded:baselined",
     "done:baselined",
+    "recorded:seeded",
+    "done:seeded",
     "recorded:quiesced",
     "done:quiesced",
     "recorded:secured",

@@ -50,7 +50,9 @@ pub fn desk() -> (Desk, mpsc::Receiver<Order>) {
 pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
     agent.recover().await;
     // Whoever waits since before the last start is looked at first of all.
-    let mut changed = agent.watch(true).await;
+    agent.watch(true).await;
+    // Recovery has said on the board what it did: that is over, whatever the look changed.
+    let mut changed = true;
     let mut soaked = Instant::now();
     let mut soaks = false;
     loop {

@@ -132,11 +132,11 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
     let copied_ms = ms(begun);
     let checking = Instant::now();
     copy::read_back(&live.target, copied).map_err(live.copy.failed("reading back", DATABASE))?;
-    live.catch_up()?;
+    live.catch_up().map_err(worthless)?;
     let bytes = live.copy_others()?;
     live.level = live.check()?;
     let checked_ms = ms(checking);
-    live.catch_up()?;
+    live.catch_up().map_err(worthless)?;
     live.target.sync_data().map_err(live.copy.failed("syncing", DATABASE))?;
     let report = LiveSeed { bytes, method: live.method, migration_level: live.level, copied_ms, checked_ms };
     Ok((live, report))
@@ -359,6 +359,15 @@ impl Live {
 
 fn is_below(path: &str, name: &str) -> bool {
     path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A copy that cannot keep up with its server (a log begun anew at the wrong moment) is no fault of anybody's: another one is made in
+/// the gap.
+fn worthless(error: TaskError) -> NotLive {
+    match error.kind {
+        TaskErrorKind::Other => NotLive::Unfit(error.message),
+        _ => NotLive::Failed(error),
+    }
 }
 
 /// The live copy cannot be finished; one made from scratch can take its place.
