@@ -55,10 +55,12 @@ fn sentence(bump: &Bump, event: &Event, entered: Option<Phase>) -> Option<String
             }
         }
         Event::BaselineTaken { report } => format!("{from}: {}", seen(report)),
+        Event::Seeded { later: None } => "copied the data beside the running server".to_owned(),
+        Event::Seeded { later: Some(why) } => format!("the data is copied when the server stands: {why}"),
         Event::Quiesced { .. } => "nobody at work: the server was stopped".to_owned(),
         Event::FoundBusy { reason, .. } => format!("somebody is at work, so the server runs on: {reason}"),
         Event::Secured { snapshot } => {
-            format!("the data as {from} left it is in custody and copied ({} bytes, verified)", snapshot.bytes)
+            format!("the data as {from} left it is in custody ({} bytes)", snapshot.bytes)
         }
         Event::Switched => format!("a copy of the data is in place, bound to {to}"),
         Event::Started => format!("{} was started", if back { from } else { to }),
