@@ -14,6 +14,7 @@ use crate::engine::waits::{Hurry, hurry, next_rule, waits};
 use crate::engine::{Bump, Phase};
 use crate::host::{accounts, instances};
 use crate::journal::JournalError;
+use crate::kill_point::{self, Point};
 use crate::state::StateError;
 use crate::systemd::UnitState;
 
@@ -208,6 +209,7 @@ impl Agent {
         let soak_ms = i64::try_from(self.settings().soak.as_millis()).unwrap_or(i64::MAX);
         let bump = Bump::planned(self.journal.new_bump_id()?, instance, from.clone(), to.clone(), reason, soak_ms, now_ms());
         self.journal.record(&bump, None, now_ms())?;
+        kill_point::reach(Some(bump.instance.user()), Point::Recorded(bump.phase));
         Ok(bump)
     }
 }
