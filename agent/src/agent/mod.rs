@@ -60,6 +60,9 @@ const ENV: &str = "/etc/t3-serve";
 /// Where the agent's own things lie.
 const VAR: &str = "/var/lib/t3pin";
 
+/// Ends the process; whatever was under way is in the journal.
+const BUS_GONE: &str = "the connection to the system bus is gone; what is under way is taken up again at the next start";
+
 /// Everything the agent works with. Shared by the desk and the socket.
 #[derive(Debug)]
 struct Agent {
@@ -160,6 +163,7 @@ pub fn main() -> ExitCode {
         notify::ready(&agent.board.doing().1);
         tokio::select! {
             () = stop => tracing::info!("told to stop; a bump under way is taken up again at the next start"),
+            () = agent.systemd.lost() => return Err(BUS_GONE.into()),
             ended = door => tracing::error!("the socket is closed: {ended:?}"),
             ended = work => tracing::error!("the work has ended: {ended:?}"),
             ended = sweep => tracing::error!("the watch over deferred users has ended: {ended:?}"),
@@ -175,8 +179,10 @@ pub fn recover() -> ExitCode {
     logging::start();
     run(async {
         let agent = Agent::assemble().await?;
-        agent.recover().await;
-        Ok(())
+        tokio::select! {
+            () = agent.recover() => Ok(()),
+            () = agent.systemd.lost() => Err(BUS_GONE.into()),
+        }
     })
 }
 

@@ -1,10 +1,12 @@
 //! The connection: every call to systemd goes through here, with a deadline and a name for the error.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use zbus::{DynamicType, Message, OwnedObjectPath, OwnedVariant, Type};
 
 use super::{Systemd, SystemdError};
@@ -25,9 +27,17 @@ impl Systemd {
     pub async fn connect() -> Result<Self, SystemdError> {
         let what = "connecting to the system bus";
         let connection = within(what, CALL_DEADLINE, zbus::Connection::system()).await?;
-        let systemd = Self { connection };
+        let systemd = Self { connection, lost: Arc::new(watch::Sender::new(false)) };
         systemd.manager::<_, ()>("subscribing to systemd's signals", "Subscribe", &()).await?;
         Ok(systemd)
+    }
+
+    /// Resolves when the connection is gone, as when the host shuts down or the bus is restarted. A call that finds it gone never
+    /// returns: what systemd cannot be asked for has not failed, and nothing may be concluded from it. The process has to end, and
+    /// the next one takes up what was under way.
+    pub async fn lost(&self) {
+        // An error would mean that the sender is gone, and that is held here.
+        let _ = self.lost.subscribe().wait_for(|lost| *lost).await;
     }
 
     /// Calls a method of the manager.
@@ -74,7 +84,15 @@ impl Systemd {
     where
         B: Serialize + DynamicType,
     {
-        within(what, CALL_DEADLINE, self.connection.call_method(Some(SERVICE), path, Some(interface), method, body)).await
+        let answer =
+            within(what, CALL_DEADLINE, self.connection.call_method(Some(SERVICE), path, Some(interface), method, body)).await;
+        if let Err(SystemdError::Bus { source, .. }) = &answer
+            && matches!(**source, zbus::Error::InputOutput(_))
+        {
+            self.lost.send_replace(true);
+            std::future::pending::<()>().await;
+        }
+        answer
     }
 }
 

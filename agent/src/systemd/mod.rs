@@ -1,6 +1,7 @@
 //! systemd over D-Bus (org.freedesktop.systemd1(5)): units, jobs, the cgroup freezer, transient sandboxes.
 //!
-//! Every call has a deadline; a bus that does not answer is an error, never a hang. Nothing here decides anything.
+//! Every call has a deadline; a bus that does not answer is an error. A bus that is gone is the end of the process: [`Systemd::lost`].
+//! Nothing here decides anything.
 
 mod bus;
 mod cgroup;
@@ -14,9 +15,11 @@ mod sandbox_properties;
 mod units;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use cgroup::ControlGroup;
 pub use freezer::Freeze;
@@ -26,6 +29,7 @@ pub use frozen::{FrozenNotes, release_frozen};
 #[derive(Debug, Clone)]
 pub struct Systemd {
     connection: zbus::Connection,
+    lost: Arc<watch::Sender<bool>>,
 }
 
 /// Why a call to systemd failed.
