@@ -159,8 +159,11 @@ impl Matrix {
     fn resting(&self) -> Option<bool> {
         let status: Value = serde_json::from_str(&self.machine.sh("timeout 5 t3pin status --json").stdout).ok()?;
         let quiet = ["idle", "draining", "stuck"].iter().any(|state| status["agent"]["state"] == *state);
-        let soaking = status["instances"].as_array()?.iter().any(|instance| instance["state"] == "soaking");
-        Some(quiet && !soaking)
+        // An agent that has just started may not have got to what was under way.
+        let rests = |instance: &Value| {
+            ["settled", "pending", "held-back", "deferred", "stuck"].iter().any(|state| instance["state"] == *state)
+        };
+        Some(quiet && status["instances"].as_array()?.iter().all(rests))
     }
 }
 
