@@ -135,10 +135,12 @@ impl Sights {
         self.lock().values().filter_map(Seen::due_ms).min()
     }
 
-    /// Whose look is due.
+    /// Whose look is due; also everybody's whose last one was later than now, because the clock was set back and tells nothing of
+    /// what was computed before.
     pub fn due(&self, now_ms: UnixMs) -> Vec<UserName> {
         let all = self.lock();
-        all.iter().filter(|(_, seen)| seen.due_ms().is_some_and(|due| due <= now_ms)).map(|(user, _)| user.clone()).collect()
+        let is_due = |seen: &Seen| seen.at_ms > now_ms || seen.due_ms().is_some_and(|due| due <= now_ms);
+        all.iter().filter(|(_, seen)| is_due(seen)).map(|(user, _)| user.clone()).collect()
     }
 
     /// When one user was last looked at, and before when nothing can come of it, as far as that is known.

@@ -238,11 +238,17 @@ pub fn busy(activity: &Activity, now_ms: UnixMs, quiet_ms: i64) -> Option<String
     match activity {
         Activity::Busy { reasons } => Some(reasons.iter().map(in_words).collect::<Vec<_>>().join("; ")),
         Activity::Unknown { why } => Some(format!("cannot tell whether it is busy: {why}")),
-        Activity::Idle { last_activity_ms: Some(last) } if now_ms.saturating_sub(*last) < quiet_ms => {
+        Activity::Idle { last_activity_ms: Some(last) } if lately(*last, now_ms, quiet_ms) => {
             Some(format!("somebody worked here a moment ago; waits for {} of quiet", span(quiet_ms)))
         }
         Activity::Idle { .. } => None,
     }
+}
+
+/// Whether somebody worked less than `quiet_ms` ago. A trace from far in the future says nothing: the clock was set back, and
+/// nobody shall wait until it is there again.
+pub fn lately(last_ms: UnixMs, now_ms: UnixMs, quiet_ms: i64) -> bool {
+    now_ms.saturating_sub(last_ms) < quiet_ms && last_ms.saturating_sub(now_ms) <= quiet_ms
 }
 
 fn resting(instance: &InstanceView) -> Option<&Bump> {

@@ -237,3 +237,11 @@ fn a_clock_that_was_set_back_neither_holds_back_for_a_year_nor_retries_at_once()
     host.cleared.insert("0.0.25".parse().unwrap(), 9_000_000);
     assert!(matches!(decide(&host, &host.instances[0]), Decision::Bump(_)));
 }
+
+#[test]
+fn a_trace_of_work_from_the_future_holds_nobody_up_until_the_clock_is_there_again() {
+    let quiet = 900_000;
+    let worked = |last| busy(&idle(Some(last)).unwrap(), 10_000_000, quiet);
+    assert!(worked(9_900_000).is_some() && worked(10_100_000).is_some());
+    assert_eq!((worked(9_000_000), worked(10_000_000 + 365 * 86_400_000)), (None, None));
+}

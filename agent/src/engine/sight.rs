@@ -38,7 +38,9 @@ pub fn next_look(sight: &Sight, quiet_ms: i64) -> Option<UnixMs> {
     match &sight.activity {
         Activity::Idle { last_activity_ms } => {
             let quiet_over = (*last_activity_ms).max(sight.busy_until_ms).map(|last| last.saturating_add(quiet_ms));
-            match quiet_over.filter(|over| *over > sight.at_ms) {
+            // As in `rollout::lately`: a trace from far in the future holds nobody up.
+            let latest = sight.at_ms.saturating_add(quiet_ms.saturating_mul(2));
+            match quiet_over.filter(|over| *over > sight.at_ms && *over <= latest) {
                 Some(over) => Some(over),
                 // It was eligible when it was looked at. Something else than its activity held it back.
                 None => Some(sight.at_ms.saturating_add(MOST_AGAIN_MS)),
@@ -90,6 +92,13 @@ mod tests {
         assert_eq!(next_look(&sight(at_work(), None), 900_000), None);
         assert_eq!(next_look(&sight(at_work(), Some(2_000_000)), 900_000), Some(2_900_000));
         assert_eq!(next_look(&sight(at_work(), Some(2_000_000)), 0), Some(2_000_500));
+    }
+
+    #[test]
+    fn a_trace_from_far_in_the_future_puts_no_look_off_for_long() {
+        let idle = |last| sight(Activity::Idle { last_activity_ms: Some(last) }, None);
+        assert_eq!(next_look(&idle(1_100_000), 900_000), Some(2_000_000));
+        assert_eq!(next_look(&idle(365 * 86_400_000), 900_000), Some(1_060_000));
     }
 
     #[test]

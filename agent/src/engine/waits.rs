@@ -4,7 +4,7 @@
 //! A bump that was put off for too long is escalated: people are told. It is forced only where the operator has said so, and
 //! then in steps: shortly before, any moment without work in flight will do; only at the end is work interrupted.
 
-use super::rollout::{HostView, InstanceView, busy};
+use super::rollout::{HostView, InstanceView, busy, lately};
 use crate::domain::{Activity, DeferralOwner, Said, UnixMs, Wait, Word};
 
 /// The part of `force_after`, counted from its end, in which quiet is no longer asked for: one in so many.
@@ -82,7 +82,7 @@ pub fn waits(view: &HostView, instance: &InstanceView) -> Option<Waits> {
     };
     let activity = instance.activity.as_ref()?;
     let reason = busy(activity, now, quiet_ms).or_else(|| {
-        let last = instance.busy_until_ms.filter(|last| now.saturating_sub(*last) < quiet_ms)?;
+        let last = instance.busy_until_ms.filter(|last| lately(*last, now, quiet_ms))?;
         busy(&Activity::Idle { last_activity_ms: Some(last) }, now, quiet_ms)
     })?;
     let until_ms = match activity {

@@ -4,9 +4,9 @@
 //! original everything is; synced; then noted. Nothing is ever renamed over anything. A repeat starts from what it finds.
 
 use super::custody::{Custody, Manifest, Phase, TOP};
-use super::{StateError, Vault, reach};
-use crate::domain::{BumpId, Place, STATE_ENTRIES, Salvage};
-use crate::worker::files::{Dir, survey};
+use super::{REREAD, StateError, Vault, reach, unarchive};
+use crate::domain::{BumpId, Place, REBUILT, STATE_ENTRIES, Salvage};
+use crate::worker::files::{Deadline, Dir, survey};
 
 const DATABASE: &str = "state.sqlite";
 
@@ -17,18 +17,19 @@ pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -
         if archived.stat(bump.to_string())?.is_none() {
             return Ok(None);
         }
-        // Going back to the old version on what lies there now would break promise 3.
-        let why = format!("{bump} is settled: its original is in the archive and has to be taken from there first");
-        return Err(StateError::Mismatch { path: archived.path().join(bump.to_string()), why });
+        // Settled: going back to the old version on what lies there now would break promise 3.
+        unarchive::unarchive(vault, place, bump, bump, Deadline::after(REREAD))?;
+        return restore(vault, place, bump, true);
     };
     match manifest.phase {
         Phase::Taken => {}
         Phase::Restored => {
             return salvage(&custody, manifest.round);
         }
+        // Settled, as far as custody knows: the bump may not have learned of it, when archiving failed on its last steps.
         Phase::Settled => {
-            let why = format!("{bump} is settled: its original is in the archive and has to be taken from there first");
-            return Err(StateError::Mismatch { path: custody.path().to_owned(), why });
+            unarchive::unarchive(vault, place, bump, bump, Deadline::after(REREAD))?;
+            return restore(vault, place, bump, true);
         }
     }
     let original = custody.original()?;
@@ -94,6 +95,8 @@ fn refuse_lost(userdata: &Dir, original: &Dir, manifest: &Manifest) -> Result<()
             (None, Some(_)) => {}
             // Somebody opened and closed the original database where it belongs: SQLite took its sidecars away.
             (None, None) if taken.name.starts_with(DATABASE) && database_in_place => {}
+            // What SQLite rebuilds by itself, and nobody syncs, may be gone after a power cut.
+            (None, None) if taken.name == REBUILT => {}
             (None, None) => return Err(lost("is gone")),
         }
     }

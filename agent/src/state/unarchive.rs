@@ -4,7 +4,6 @@ use super::archive::keep;
 use super::archive::shelf::Shelf;
 use super::custody::{Custody, Manifest, Phase, Taken};
 use super::snapshot::{self, Kept};
-use super::vault_dirs::own_uid;
 use super::{StateError, Vault, preflight, reach};
 use crate::domain::{BumpId, Place, STATE_ENTRIES, SeedMethod, SeedReport, SnapshotId};
 use crate::worker::files::{Deadline, dress, hash_file, lying, sync_tree};
@@ -38,9 +37,9 @@ pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, unt
         return Err(error);
     }
     let snapshot = &kept.snapshot;
-    sync_tree(&building, own_uid())?;
+    // Synced after they were given away: else a power cut leaves the user files that belong to root.
     dress(&building, &snapshot.entries, Some((account.uid, account.gid)))?;
-    building.sync()?;
+    sync_tree(&building, account.uid)?;
     custody.put_built()?;
     let original = custody.original()?;
     let mut taken = Vec::new();

@@ -42,13 +42,11 @@ pub fn private_dir(parent: &Dir, name: &str) -> Result<Dir, StateError> {
     private(parent.make_dir(name)?)
 }
 
-/// As [`private_dir`], and syncs `parent` when it made it.
+/// As [`private_dir`], and syncs `parent`: also where it is there already, because whoever made it may have died, or failed,
+/// before its sync, and with this name everything below it would be gone after a power cut.
 pub fn lasting_dir(parent: &Dir, name: &str) -> Result<Dir, StateError> {
-    let there = parent.stat(name)?.is_some();
     let dir = private_dir(parent, name)?;
-    if !there {
-        parent.sync()?;
-    }
+    parent.sync()?;
     Ok(dir)
 }
 

@@ -37,7 +37,6 @@ fn a_settled_bump_can_still_be_rolled_back_from_the_archive() {
     stage.vault.archive(&stage.place, BUMP).unwrap();
     stage.vault.archive(&stage.place, BUMP).unwrap();
     assert!(!stage.custody().join("original").exists());
-    assert!(matches!(stage.restore(true), Err(StateError::Mismatch { .. })), "B's data is never called the original");
     // Killed at every change of the disk, it can be repeated.
     for effects in 0.. {
         budget::allow(Some(effects));
@@ -305,6 +304,19 @@ fn preflight_says_how_much_there_is_and_where_custody_will_be() {
     assert_eq!(found.state_bytes, fs::metadata(stage.userdata().join("state.sqlite")).unwrap().len());
     assert_eq!(super::stage::tree(fs.path()), before, "it only looks");
     runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+#[test]
+fn a_settled_original_comes_back_from_the_archive_although_the_bump_does_not_know_that_it_is_there() {
+    let fs = FileSystem::new();
+    let stage = Stage::new(&fs, "alice");
+    stage.database(7, false);
+    let original = stage.state();
+    stage.secure("0.0.24").unwrap();
+    stage.switch_in().unwrap();
+    stage.vault.archive(&stage.place, BUMP).unwrap();
+    assert!(stage.restore(true).unwrap().is_some(), "what lay in its place is kept");
+    assert_eq!(stage.state(), original);
 }
 
 #[test]

@@ -60,7 +60,9 @@ pub fn hash_file(dir: &Dir, name: &str, owner: u32, until: Deadline) -> Result<(
 /// Hashes `source` to its end, and writes it to `target` on the way.
 fn pump(source: &mut OpenFile, mut target: Option<&mut OpenFile>, until: Deadline) -> io::Result<(u64, String)> {
     let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK];
+    // Most files are small: no more room than they have, and a little for what grows meanwhile.
+    let size = source.seen().map_or(CHUNK, |seen| usize::try_from(seen.bytes).unwrap_or(CHUNK));
+    let mut chunk = vec![0; size.clamp(4096, CHUNK)];
     let mut bytes = 0;
     loop {
         until.check()?;
