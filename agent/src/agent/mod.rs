@@ -26,6 +26,7 @@ mod pins;
 mod recovery;
 mod restore;
 mod rollback;
+mod room;
 mod runs;
 mod sights;
 mod snapshots;

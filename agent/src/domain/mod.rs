@@ -23,8 +23,8 @@ pub use kept_id::KeptId;
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
 pub use snapshot::{
-    EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks,
-    copied_entries,
+    ATTACHMENTS, Attachments, EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId,
+    StateEntry, WorkMarks, copied_entries,
 };
 pub use user::{UserName, UserNameError};
 pub use version::{Version, VersionError};
