@@ -20,6 +20,7 @@ mod seal;
 mod share;
 mod store;
 mod tree;
+mod warm;
 
 pub use retire::Retired;
 
