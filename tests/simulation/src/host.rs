@@ -114,6 +114,8 @@ impl Agent {
             if let Some(log) = inner.disk.content(&format!("{userdata}/state.sqlite-wal")) {
                 database.replay(&log);
             }
+            // Whoever is told that there is no new work knows that there is no turn either.
+            inner.users[user].untold = false;
             Some(WorkMarks { tables: [("rows".to_owned(), database.rows.len() as i64)].into() })
         })
     }
@@ -156,6 +158,8 @@ impl Agent {
         };
         Ok(self.machine.with(|inner| {
             let flaw = inner.stage.flaw_of(&version.to_string(), true);
+            // What a later release has migrated, an earlier one cannot be used with (T3-CONTRACT section 5).
+            let too_new = copied.1.migration_level.is_some_and(|found| found > level(&version.to_string()));
             let step = |step, fails: bool| {
                 let outcome = match (unclear, fails) {
                     (true, _) => StepOutcome::Inconclusive { reason: "the host is overloaded".to_owned() },
@@ -167,7 +171,7 @@ impl Agent {
             let steps = vec![
                 step(ProbeStep::Environment, matches!(flaw, Flaw::Crashes | Flaw::Hangs)),
                 step(ProbeStep::Version, flaw == Flaw::WrongVersion),
-                step(ProbeStep::Exchange, flaw == Flaw::PairingMoved),
+                step(ProbeStep::Exchange, flaw == Flaw::PairingMoved || too_new),
             ];
             RehearsalReport {
                 probe: ProbeReport { steps, ..ProbeReport::default() },
@@ -344,7 +348,7 @@ impl Host for Agent {
     }
 
     fn retention(&self) -> Retention {
-        Retention { keep: 1, max_age: None, max_bytes: None }
+        Retention { keep: self.machine.with(|inner| inner.stage.keep), max_age: None, max_bytes: None }
     }
 
     async fn rehearse(&self, bump: &Bump) -> Result<Event, Fault> {

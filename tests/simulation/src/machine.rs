@@ -439,6 +439,7 @@ impl Inner {
         let owner = (self.users[user].account.uid, self.users[user].account.gid);
         let now_ns = self.now_ms * 1_000_000;
         let away = OsStr::new("away");
+        self.misleading = true;
         match trap {
             Trap::NoCopy => {
                 let work = format!("/home/{}/.t3/.t3pin", self.users[user].name());

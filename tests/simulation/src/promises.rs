@@ -116,7 +116,7 @@ pub fn nothing_is_lost(disk: &Disk, users: &[User], archive: &mut ArchiveCache) 
 /// Promise 1: "the user's data as it was before the bump [...] is what comes back on rollback." Promise 2: "B never opens the
 /// original. The new version runs on a copy". Promise 3: "No instance ever runs version A on data that B migrated."
 ///
-/// Looked at whenever a server opens a database: `found` in `userdata/`, which holds `kept`.
+/// Looked at whenever a server opens a database: `found` in `userdata/`, which holds `kept`. Of snapshots, `keep` are kept.
 pub fn opens(
     disk: &Disk,
     memory: &mut Memory,
@@ -124,6 +124,7 @@ pub fn opens(
     version: &str,
     found: Option<Ino>,
     kept: &Kept,
+    keep: usize,
 ) -> Result<(), Broken> {
     let broken = |promise, what| Err(Broken { promise, what });
     let rows = |kept: &Kept| {
@@ -149,6 +150,9 @@ pub fn opens(
     }
     if let Some((_, before)) = memory.before.pop_if(|(before, _)| before == version) {
         memory.rolled_back.push(left);
+        if keep < 2 {
+            memory.before.clear();
+        }
         return match differs(&before, kept) {
             Some(path) => broken(1, format!("a rollback to {version} brought back another {path} than there was")),
             None => Ok(()),

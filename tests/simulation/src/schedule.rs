@@ -29,8 +29,8 @@ pub struct Stage {
     pub proxy_down: bool,
     /// The users write down their last work in the log, and the server was killed: it is still there.
     pub with_log: bool,
-    /// The agent's real journal, on a real file.
-    pub real_journal: bool,
+    /// How many snapshots are kept.
+    pub keep: usize,
     /// When the power comes back, servers start before the agent.
     pub servers_first: bool,
 }
@@ -171,7 +171,7 @@ impl Schedule {
             twice: rng.chance(20),
             proxy_down: rng.chance(5),
             with_log: rng.chance(40),
-            real_journal: false,
+            keep: rng.pick(&[1, 2]),
             servers_first: rng.chance(50),
         };
         let calls = calls(stage).max(1);

@@ -22,6 +22,7 @@ pub fn shrink(schedule: &Schedule, seen: &Seen) -> Schedule {
             Stage { proxy_down: false, ..stage },
             Stage { with_log: false, ..stage },
             Stage { servers_first: false, ..stage },
+            Stage { keep: 2, ..stage },
         ];
         let plainer = plainer.into_iter().filter(|plain| *plain != stage).map(|stage| Schedule { stage, ..small.clone() });
         // The number of a user who is not there any more cannot be asked for.

@@ -135,7 +135,7 @@ impl Inner {
         }
         let kept = promises::kept(&self.disk, dir);
         if !self.users[user].trapped
-            && let Err(broken) = promises::opens(&self.disk, &mut self.users[user].memory, &self.opened, version, found, &kept)
+            && let Err(broken) = promises::opens(&self.disk, &mut self.users[user].memory, &self.opened, version, found, &kept, self.stage.keep)
         {
             self.broke(broken.promise, format!("user {user}: {}", broken.what));
         }
