@@ -48,13 +48,14 @@ function ask(where, method, path, body) {
     asked.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }
-const t3pin = (method, path, body) => ask({ socketPath: "/run/t3pin/t3pin.sock" }, method, path, body);
+/** On a connection of its own: one that is kept may have been closed by the agent meanwhile. */
+const t3pin = (method, path, body) => ask({ socketPath: "/run/t3pin/t3pin.sock", agent: false }, method, path, body);
 
 /** Puts in an order, and waits for its end. */
 async function order(path, body) {
   let { id, done, outcome, message } = await t3pin("POST", path, body);
   while (!done) {
-    await sleep(10);
+    await sleep(20);
     // A host that is busy for seconds is asked again.
     const now = await t3pin("GET", `/v1/runs/${id}`).catch((error) => say(error.message));
     if (now) ({ done, outcome, message } = now);
