@@ -25,6 +25,7 @@ mod own_unit;
 mod pins;
 mod recovery;
 mod restore;
+mod rivals;
 mod rollback;
 mod runs;
 mod sights;
