@@ -27,6 +27,7 @@ mod recovery;
 mod restore;
 mod rivals;
 mod rollback;
+mod room;
 mod runs;
 mod sights;
 mod snapshots;

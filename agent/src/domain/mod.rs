@@ -25,8 +25,8 @@ pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Ver
 pub use rehearsal::RehearsalReport;
 pub use rival::{LauncherState, OwnService, Rivals, StrayServer};
 pub use snapshot::{
-    EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks,
-    copied_entries,
+    ATTACHMENTS, Attachments, EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId,
+    StateEntry, WorkMarks, copied_entries,
 };
 pub use user::{UserName, UserNameError};
 pub use version::{Version, VersionError};

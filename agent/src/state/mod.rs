@@ -177,6 +177,13 @@ impl Vault {
         blocking(move || preflight::preflight(&vault, &place)).await
     }
 
+    /// Whether there is room for bumps of all of these, before the first begins: copies and originals lie side by side until a bump
+    /// is settled, and then its snapshot stays. [`StateError::NoSpace`] names the file system that is too small. Changes nothing.
+    pub async fn preflight_all(&self, places: Vec<Place>) -> Result<(), StateError> {
+        let vault = self.clone();
+        blocking(move || preflight::preflight_all(&vault, &places)).await
+    }
+
     /// The live copy for the rehearsal; returns the home directory to bind into the sandbox, in which `.t3/userdata/` is
     /// the copy, and what it holds.
     pub async fn copy_live(

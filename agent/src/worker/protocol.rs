@@ -317,8 +317,15 @@ mod tests {
             output_tail: vec!["x".to_owned()],
         };
         let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
-        let seed =
-            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy, late_bytes: 0, log: true };
+        let seed = SeedReport {
+            originals: vec![],
+            migration_level: None,
+            bytes: 1,
+            method: SeedMethod::Copy,
+            late_bytes: 0,
+            log: true,
+            attachments: None,
+        };
         let answers = [
             Answer::Done,
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
