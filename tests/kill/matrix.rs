@@ -220,7 +220,7 @@ pub fn half_made(machine: &Machine) -> Vec<String> {
         find . /.t3pin /home/.t3pin -name '*.json' -not -name '.*' -not -path '*/node_modules/*' 2>/dev/null | while read -r file; do
             jq --exit-status . "$file" >/dev/null || echo "$file is cut off"
         done
-        t3pin snapshots verify >/run/verified 2>&1 || cat /run/verified"#,
+        [ -z "$(ls -d snapshots/*/b* 2>/dev/null)" ] || t3pin snapshots verify >/run/verified 2>&1 || cat /run/verified"#,
     );
     output.stdout.lines().map(str::to_owned).collect()
 }

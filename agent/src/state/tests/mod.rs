@@ -9,3 +9,4 @@ mod crash;
 mod hostile;
 mod keeping;
 pub(super) mod stage;
+mod twice;
