@@ -230,6 +230,12 @@ impl Vault {
         inventory::custodies(self, place)
     }
 
+    /// Whether the originals of `bump` were put back into their place, as far as custody tells.
+    pub fn is_back(&self, place: &Place, bump: BumpId) -> Result<bool, StateError> {
+        let _lock = self.lock(&place.account.user)?;
+        Ok(custody::Custody::find(self, place, bump)?.is_some_and(|(_, manifest)| manifest.phase == custody::Phase::Restored))
+    }
+
     /// The last bump of anybody's that holds, custody or archive know of.
     pub fn last_bump(&self) -> Result<Option<BumpId>, StateError> {
         inventory::last_bump(self)

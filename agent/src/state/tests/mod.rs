@@ -11,3 +11,4 @@ mod filesystems;
 mod hostile;
 mod keeping;
 pub(super) mod stage;
+mod twice;
