@@ -55,14 +55,16 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
     let mut changed = true;
     let mut soaked = Instant::now();
     let mut soaks = false;
+    let mut retry = None;
     loop {
         if changed {
             agent.rest();
             soaks = agent.soaks();
+            retry = agent.next_retry();
         }
         let soak = soaks.then(|| soaked + agent.settings().watch_interval);
         let order = loop {
-            let due = soak.into_iter().chain(agent.next_drain()).min();
+            let due = soak.into_iter().chain(agent.next_drain()).chain(retry).min();
             tokio::select! {
                 order = next(&mut orders, due) => break order,
                 // Somebody's look has come closer than was thought.
@@ -87,7 +89,8 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
                 if soak_due {
                     soaked = Instant::now();
                 }
-                changed = agent.watch(soak_due).await;
+                let retried = agent.retry_due().await;
+                changed = agent.watch(soak_due).await || retried;
             }
             Ok(None) => return,
         }

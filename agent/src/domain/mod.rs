@@ -11,6 +11,7 @@ mod instance;
 mod kept_id;
 mod probe;
 mod rehearsal;
+mod rival;
 mod snapshot;
 mod user;
 mod version;
@@ -22,6 +23,7 @@ pub use instance::{Account, Instance, Place};
 pub use kept_id::KeptId;
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
+pub use rival::{LauncherState, OwnService, Rivals, StrayServer};
 pub use snapshot::{
     ATTACHMENTS, Attachments, EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId,
     StateEntry, WorkMarks, copied_entries,

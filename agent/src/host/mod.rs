@@ -8,5 +8,6 @@ mod env_text;
 pub mod instances;
 pub mod ports;
 pub mod session;
+pub mod user_service;
 
 pub use env_file::EnvFiles;

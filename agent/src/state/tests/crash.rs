@@ -9,7 +9,7 @@ use crate::worker::files::effect::budget;
 
 /// What a user may have.
 #[derive(Debug, Clone)]
-struct Had {
+pub(super) struct Had {
     rows: usize,
     database: bool,
     killed: bool,
@@ -20,7 +20,7 @@ struct Had {
 
 const NAMES: [&str; 3] = ["environment-id", "settings.json", "keybindings.json"];
 
-fn had() -> impl Strategy<Value = Had> {
+pub(super) fn had() -> impl Strategy<Value = Had> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..200);
     let file = || prop::option::of((bytes(), prop::sample::select(vec![0o644u32, 0o600, 0o640])));
     let some = || prop::option::of(prop::collection::vec(bytes(), 0..3));
@@ -30,7 +30,7 @@ fn had() -> impl Strategy<Value = Had> {
 }
 
 impl Had {
-    fn everything() -> Self {
+    pub(super) fn everything() -> Self {
         Self {
             rows: 40,
             database: true,
@@ -41,7 +41,7 @@ impl Had {
         }
     }
 
-    fn put(&self, stage: &Stage) {
+    pub(super) fn put(&self, stage: &Stage) {
         if self.database {
             stage.database(self.rows, self.killed);
         }
@@ -61,7 +61,7 @@ impl Had {
 }
 
 /// What the new version does to the data it finds: changes and replaces, makes new files, and leaves a WAL behind.
-fn new_version_writes(stage: &Stage) {
+pub(super) fn new_version_writes(stage: &Stage) {
     stage.write("state.sqlite", b"what B wrote", 0o644);
     stage.write("state.sqlite-wal", b"what B wrote last", 0o644);
     stage.write("state.sqlite-shm", b"shm of B", 0o644);

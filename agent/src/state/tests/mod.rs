@@ -12,3 +12,4 @@ mod hostile;
 mod keeping;
 pub(super) mod stage;
 mod traps;
+mod twice;
