@@ -77,7 +77,11 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     if runs && !force {
         return Ok(match host.hand_over(bump, &state, &busy).await? {
             HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
-            HandedOver::Busy { activity, reason } => Event::FoundBusy { activity, reason },
+            HandedOver::Busy { activity, reason } => {
+                // Also what an earlier try held that did not get further: the server runs on, and must be able to start again.
+                host.vault().release(bump.instance.user()).map_err(data)?;
+                Event::FoundBusy { activity, reason }
+            }
         });
     }
     let stopped_ms = host.now_ms();
@@ -109,6 +113,11 @@ async fn switch<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 
 async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Event, Fault> {
     let unit = bump.instance.unit.as_str();
+    // A record that failed may have been written all the same (see `Ledger`): then this phase is in the ledger, and an agent that
+    // died while it undid the one before has brought originals back.
+    if *version == bump.to && !bump.archived {
+        host.vault().refuse_unsecured(&bump.instance.place, bump.id).await.map_err(data)?;
+    }
     let bound = host.binding(bump.instance.user()).map_err(|e| io_fault("the binding", &e))?;
     if bound.as_ref() != Some(version) {
         host.bind(bump.instance.user(), version).map_err(|e| io_fault(&format!("the binding to {version}"), &e))?;
