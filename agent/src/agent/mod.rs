@@ -20,6 +20,7 @@ mod keeping;
 mod ledger;
 mod lock;
 mod logging;
+mod mint;
 mod notify;
 mod own_unit;
 mod pins;
@@ -77,6 +78,7 @@ struct Agent {
     runs: runs::Runs,
     exports: exports::Exports,
     sights: sights::Sights,
+    mints: mint::Mints,
     _alone: lock::Alone,
 }
 
@@ -116,6 +118,7 @@ impl Agent {
             runs: runs::Runs::default(),
             exports: exports::Exports::default(),
             sights: sights::Sights::default(),
+            mints: mint::Mints::default(),
             _alone: alone,
         })
     }

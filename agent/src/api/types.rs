@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::domain::{Deferral, RehearsalReport, UnixMs, UserName, Version};
+use crate::domain::{Deferral, PairingLabel, PairingTtl, RehearsalReport, UnixMs, UserName, Version};
 
 /// Who calls, as the kernel says (SO_PEERCRED of the connection, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,6 +285,47 @@ pub struct NowRequest {
     pub force: bool,
 }
 
+/// `POST /v1/mint`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MintRequest {
+    /// For whose server; the caller's own when absent.
+    #[serde(default)]
+    pub user: Option<UserName>,
+    /// For how many minutes it is good.
+    #[serde(default)]
+    pub ttl: PairingTtl,
+    /// What it is called in the user's list.
+    #[serde(default)]
+    pub label: Option<PairingLabel>,
+}
+
+/// A one-time pairing credential, fresh from the t3 that serves. It is a secret: told to the caller, and to nobody else.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Minted {
+    /// For whose server.
+    pub user: UserName,
+    /// The version that serves, and minted it.
+    pub version: Version,
+    /// Its name in the user's list, to revoke it by.
+    pub id: String,
+    /// The credential.
+    pub credential: String,
+    /// Until when it is good, RFC 3339; absent when t3 did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+impl std::fmt::Debug for Minted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Minted")
+            .field("user", &self.user)
+            .field("id", &self.id)
+            .field("credential", &"***")
+            .finish_non_exhaustive()
+    }
+}
+
 /// The answer of routes that have a sentence to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
@@ -375,7 +416,7 @@ pub struct Acknowledged {
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 #[error("{error}")]
 pub struct ApiError {
-    /// `forbidden`, `not-found`, `bad-request`, `busy`, `internal`.
+    /// `forbidden`, `not-found`, `bad-request`, `busy`, `deferred` (not now, but in a moment), `internal`.
     pub kind: String,
     /// What happened and what to do.
     pub error: String,

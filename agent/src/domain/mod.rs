@@ -9,6 +9,7 @@ mod deferral;
 mod ids;
 mod instance;
 mod kept_id;
+mod pairing;
 mod probe;
 mod rehearsal;
 mod snapshot;
@@ -20,6 +21,7 @@ pub use deferral::{Closed, Deferral, DeferralOwner, Said, Wait, Word};
 pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};
 pub use kept_id::KeptId;
+pub use pairing::{PairingError, PairingLabel, PairingTtl};
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
 pub use snapshot::{
