@@ -7,6 +7,7 @@
 mod aftermath;
 mod board;
 mod desk;
+mod drift;
 mod drive;
 mod effects;
 mod enforce;
@@ -27,6 +28,7 @@ mod pins;
 mod recovery;
 mod restore;
 mod rollback;
+mod rounds;
 mod runs;
 mod sights;
 mod snapshots;
@@ -79,6 +81,7 @@ struct Agent {
     exports: exports::Exports,
     sights: sights::Sights,
     mints: mint::Mints,
+    rounds: rounds::Rounds,
     _alone: lock::Alone,
 }
 
@@ -119,6 +122,7 @@ impl Agent {
             exports: exports::Exports::default(),
             sights: sights::Sights::default(),
             mints: mint::Mints::default(),
+            rounds: rounds::Rounds::default(),
             _alone: alone,
         })
     }

@@ -56,6 +56,7 @@ pub fn status() -> StatusReport {
             since_ms: NOW_MS - 49 * HOUR,
         }],
         journal: vec![],
+        drift: vec![],
         instances: vec![alice(), bob()],
     }
 }
@@ -76,6 +77,7 @@ pub fn alice() -> InstanceStatus {
         wait: None,
         last_bump: Some(bump()),
         rehearsal: None,
+        drift: vec![],
         weaker: None,
     }
 }
@@ -115,6 +117,7 @@ pub fn bob() -> InstanceStatus {
             intact: true,
             output_tail: vec![],
         }),
+        drift: vec![],
         weaker: None,
     }
 }

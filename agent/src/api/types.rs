@@ -35,6 +35,9 @@ pub struct StatusReport {
     /// Every time that the agent's journal was not as it was left and something of it was set aside, until that is removed.
     #[serde(default)]
     pub journal: Vec<JournalNotice>,
+    /// What of the host is not as t3pin left it.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
     /// The instances that the caller may see: all for the privileged, else their own.
     pub instances: Vec<InstanceStatus>,
 }
@@ -50,6 +53,17 @@ pub struct JournalNotice {
     pub done: String,
     /// Where what was set aside lies. Removing this directory ends the notice.
     pub aside: String,
+}
+
+/// Something that is not as t3pin left it, or does not work, and is nothing of a bump's. It is told, and but for the restart of a
+/// server that nobody can reach nothing is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftStatus {
+    /// `unreachable` (the unit runs and nobody can reach the server), `crashing`, `running-version` (another version answers than
+    /// the binding says), `sealed-version` (an installed version was changed), `global-t3` (one that everybody's PATH leads to).
+    pub kind: String,
+    /// What it is and what to do, for people.
+    pub what: String,
 }
 
 /// The agent itself.
@@ -131,7 +145,8 @@ pub struct InstanceStatus {
     /// The version it is to run.
     pub wanted_version: Option<Version>,
     /// `settled` (as wanted), `pending`, `deferred`, `bumping`, `soaking`, `rolling-back`, `held-back` (quarantine, freeze or
-    /// a stopped rollout), `needs-decision`, `stuck`, `unbound`, `down`, `refused`.
+    /// a stopped rollout), `needs-decision`, `stuck`, `unbound`, `down`, `unreachable` (it runs, nobody can reach it, and no restart
+    /// helps or may be made), `refused`.
     pub state: String,
     /// More on the state, for people.
     pub detail: Option<String>,
@@ -147,6 +162,9 @@ pub struct InstanceStatus {
     pub last_bump: Option<BumpSummary>,
     /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
+    /// What of it is not as t3pin left it, or does not work.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
     /// Why a hand-over is less sure here than it should be: a turn that starts within its last milliseconds would not be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weaker: Option<String>,

@@ -17,7 +17,8 @@ Exit codes:
   6  stuck: something could neither be finished nor undone; a person has to look
   7  the agent cannot be reached
 
-`status` exits 6 when something is stuck, else 0.";
+`status` exits 6 when something is stuck, or a server runs, nobody can reach it and
+no restart helps or may be made; else 0.";
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
