@@ -91,14 +91,17 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
                 if soak_due {
                     soaked = Instant::now();
                 }
-                let retried = agent.retry_due().await;
+                let retry_due = retry.is_some_and(|due| due <= Instant::now());
+                if retry_due {
+                    agent.retry_due().await;
+                }
                 if round <= Instant::now() {
                     rounded = Instant::now();
                     agent.round().await;
                 }
                 // What waits is looked at when that is due, not whenever a round is.
                 let drain_due = agent.next_drain().is_some_and(|due| due <= Instant::now());
-                changed = ((soak_due || drain_due) && agent.watch(soak_due).await) || retried;
+                changed = ((soak_due || drain_due) && agent.watch(soak_due).await) || retry_due;
             }
             Ok(None) => return,
         }
