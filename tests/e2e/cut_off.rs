@@ -43,13 +43,11 @@ fn every_way_back_works_without_network_registry_and_npm() {
     site.ok("t3pin versions clear 0.0.25");
     site.settings("");
     site.pin(GOOD);
-    let killed = site.sh(
-        "agent=$(systemctl show --property=MainPID --value t3pin.service)
+    let killed = site.sh("agent=$(systemctl show --property=MainPID --value t3pin.service)
          cursor=$(journalctl --quiet --lines=0 --show-cursor | sed -n 's/^-- cursor: //p')
          systemd-run --quiet --collect t3pin enforce --wait
          timeout 60 journalctl --follow --output=cat --after-cursor=\"$cursor\" T3PIN_USER=alice T3PIN_PHASE=Secured |
-             grep --quiet --max-count=1 . && kill -KILL \"$agent\"",
-    );
+             grep --quiet --max-count=1 . && kill -KILL \"$agent\"");
     assert_eq!(killed.code, 0, "{killed}\n{}", site.journal());
     site.until("the recovery is over", |site| {
         let instance = site.sh("t3pin status --json").stdout;
