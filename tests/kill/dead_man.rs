@@ -68,7 +68,7 @@ fn a_recovery_that_cannot_read_the_journal_puts_everybody_back_by_what_lies_on_d
         });
         // As a newer t3pin would leave it.
         matrix.machine.ok(
-            "cd /var/lib/t3pin && mkdir /root/aside && cp -a journal.sqlite* journal.copies /root/aside/ && sqlite3 journal.sqlite 'PRAGMA user_version = 999'",
+            "cd /var/lib/t3pin && mkdir /root/aside && cp -a journal.sqlite* journal.copies /root/aside/ && sqlite3 journal.sqlite 'PRAGMA user_version = 999; UPDATE meta SET schema = 999'",
         );
         let said = matrix.machine.sh("t3pin recover");
         assert_ne!(said.code, 0, "{said}");

@@ -70,9 +70,12 @@ fn full_from(matrix: &mut Matrix, paths: &[&str], point: &str, spare: u32) {
         .wait_until(&format!("{what}: the bump gets there"), LONG, |machine| machine.ok("cat /etc/t3pin/kill-points").is_empty());
     paths.iter().for_each(|path| leave(matrix, path, spare));
     matrix.machine.ok("systemctl kill --kill-whom=main --signal=CONT t3pin.service");
+    // At rest, or, as long as it cannot even write down that it is, with the user served.
     matrix.machine.wait_until(&format!("{what}: the agent knows no further"), LONG, |machine| {
         let state = &machine.status()["agent"]["state"];
+        let full = "journalctl --quiet --output=cat --unit=t3pin --since=-60s | grep --quiet --ignore-case 'is full\\|no space\\|no room'";
         ["idle", "draining", "stuck"].iter().any(|rest| state == *rest)
+            || (machine.sh(full).code == 0 && machine.serving("alice").is_some())
     });
     let said = matrix.machine.instance("alice");
     println!("{what}: {} {}", said["state"], said["detail"]);

@@ -106,7 +106,8 @@ impl Matrix {
                         return;
                     }
                     given = true;
-                    self.machine.sh(order);
+                    // Not waited for: an agent that hangs never answers.
+                    self.machine.ok(&format!("systemd-run --quiet --collect --unit=order {order}"));
                 }
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
@@ -194,8 +195,11 @@ impl Matrix {
         assert!(self.unsafe_points.is_empty(), "unsafe: {}", self.unsafe_points.join("\n"));
     }
 
-    /// Whether nothing is under way; `None` while nobody answers.
+    /// Whether nothing is under way, the order neither; `None` while nobody answers.
     fn resting(&self) -> Option<bool> {
+        if self.machine.sh("systemctl is-active --quiet order.service").code == 0 {
+            return Some(false);
+        }
         let status: Value = serde_json::from_str(&self.machine.sh("timeout 5 t3pin status --json").stdout).ok()?;
         let quiet = ["idle", "draining", "stuck"].iter().any(|state| status["agent"]["state"] == *state);
         // An agent that has just started may not have got to what was under way.
