@@ -12,6 +12,7 @@ mod found;
 mod good_bump;
 mod handover;
 mod install;
+mod own_cli;
 mod package;
 mod pin_file;
 mod rollback;

@@ -7,6 +7,7 @@
 mod aftermath;
 mod board;
 mod desk;
+mod drift;
 mod drive;
 mod effects;
 mod enforce;
@@ -21,13 +22,17 @@ mod last_resort;
 mod ledger;
 mod lock;
 mod logging;
+mod mint;
 mod notify;
 mod own_unit;
 mod pins;
 mod recovery;
 mod restore;
 mod retry;
+mod rivals;
 mod rollback;
+mod room;
+mod rounds;
 mod runs;
 mod sights;
 mod snapshots;
@@ -85,6 +90,8 @@ struct Agent {
     exports: exports::Exports,
     sights: sights::Sights,
     retries: retry::Retries,
+    mints: mint::Mints,
+    rounds: rounds::Rounds,
     _alone: lock::Alone,
 }
 
@@ -120,6 +127,8 @@ impl Agent {
             exports: exports::Exports::default(),
             sights: sights::Sights::default(),
             retries: retry::Retries::default(),
+            mints: mint::Mints::default(),
+            rounds: rounds::Rounds::default(),
             _alone: alone,
         })
     }
