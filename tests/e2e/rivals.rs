@@ -55,7 +55,7 @@ fn who_runs_t3s_own_service_is_refused_untouched_and_bumped_by_itself_once_it_is
 }
 
 #[test]
-fn a_second_server_on_the_same_data_is_refused_and_a_program_that_only_reads_is_waited_for() {
+fn a_second_server_on_the_same_data_is_refused_and_the_bump_goes_on_once_it_is_gone() {
     let site = Site::with(&["alice"]);
     let by_hand = "setsid /var/lib/t3pin/versions/0.0.24/bin/t3 serve --host 127.0.0.1 --port 4999 >/dev/null 2>&1 & \
         until curl --silent --fail --max-time 1 --output /dev/null http://127.0.0.1:4999/; do sleep 0.1; done";
