@@ -56,6 +56,14 @@ impl Agent {
         // Who orders it wants to know how things are, not how they were.
         self.sights.forget_all();
         let begun = now_ms();
+        match self.foresee(pin).await {
+            Ok(view) => {
+                if let Some(why) = self.cramped(&view).await {
+                    return (RunOutcome::Refused, format!("{why}. Nothing was changed"));
+                }
+            }
+            Err(error) => return (RunOutcome::Refused, format!("{error}. Nothing was changed")),
+        }
         let remembered =
             self.journal.set_enforced_ms(begun).and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
         if let Err(error) = remembered {

@@ -58,6 +58,18 @@ impl Agent {
         Ok(view)
     }
 
+    /// As [`Agent::survey`] while an order to enforce is carried out, without a look at anybody.
+    pub async fn foresee(&self, pin: &Pin) -> Result<HostView, SurveyError> {
+        let mut view = self.host_view()?;
+        view.enforced_ms = view.now_ms;
+        let mut waits = self.journal.waits()?;
+        for user in self.users().await {
+            let wait = waits.remove(&user).unwrap_or_default();
+            view.instances.push(self.instance_view(pin, None, &user, wait)?);
+        }
+        Ok(view)
+    }
+
     /// The host without its instances.
     fn host_view(&self) -> Result<HostView, SurveyError> {
         let settings = self.settings();

@@ -177,6 +177,13 @@ impl Vault {
         blocking(move || preflight::preflight(&vault, &place)).await
     }
 
+    /// Whether there is room for bumps of all of these, before the first begins: copies and originals lie side by side until a bump
+    /// is settled, and then its snapshot stays. [`StateError::NoSpace`] names the file system that is too small. Changes nothing.
+    pub async fn preflight_all(&self, places: Vec<Place>) -> Result<(), StateError> {
+        let vault = self.clone();
+        blocking(move || preflight::preflight_all(&vault, &places)).await
+    }
+
     /// The live copy for the rehearsal; returns the home directory to bind into the sandbox, in which `.t3/userdata/` is
     /// the copy, and what it holds.
     pub async fn copy_live(
@@ -221,6 +228,12 @@ impl Vault {
     pub fn custodies(&self, place: &Place) -> Result<Vec<CustodySeen>, StateError> {
         let _lock = self.lock(&place.account.user)?;
         inventory::custodies(self, place)
+    }
+
+    /// Whether the originals of `bump` were put back into their place, as far as custody tells.
+    pub fn is_back(&self, place: &Place, bump: BumpId) -> Result<bool, StateError> {
+        let _lock = self.lock(&place.account.user)?;
+        Ok(custody::Custody::find(self, place, bump)?.is_some_and(|(_, manifest)| manifest.phase == custody::Phase::Restored))
     }
 
     /// The last bump of anybody's that holds, custody or archive know of.

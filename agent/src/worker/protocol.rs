@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Activity, Descriptor, OwnService, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs, Version, WorkMarks,
+    Activity, Descriptor, OwnService, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs,
+    Version, WorkMarks,
 };
 
 /// Bytes that either side reads at most.
@@ -87,6 +88,8 @@ pub enum Task {
     },
     /// The pairing handshake against a running server. Answer: [`Answer::Probe`].
     Probe(ProbeSpec),
+    /// A pairing credential from the CLI of the version that serves. Answer: [`Answer::Minted`].
+    Mint(MintSpec),
     /// Only the environment descriptor, one short try. Answer: [`Answer::Descriptor`].
     Describe {
         /// Address and port, e.g. `127.0.0.1:3773`.
@@ -120,6 +123,19 @@ pub struct ProbeSpec {
     pub start_deadline_ms: u64,
     /// ...stretched up to this many ms while the database or its WAL visibly changes.
     pub start_ceiling_ms: u64,
+}
+
+/// What minting needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MintSpec {
+    /// The CLI of exactly the version that serves (`.../bin/t3`), T3-CONTRACT section 6.
+    pub cli: PathBuf,
+    /// t3's base directory.
+    pub base_dir: PathBuf,
+    /// For how long the credential is good.
+    pub ttl: PairingTtl,
+    /// What it is called.
+    pub label: Option<PairingLabel>,
 }
 
 /// What a rehearsal needs to know.
@@ -160,6 +176,8 @@ pub enum Answer {
     OwnService(OwnService),
     /// See [`Task::Probe`].
     Probe(ProbeReport),
+    /// See [`Task::Mint`].
+    Minted(MintedLink),
     /// See [`Task::Describe`]; `None` when nobody answers.
     Descriptor(Option<Descriptor>),
     /// See [`Task::Rehearse`].
@@ -216,6 +234,9 @@ pub struct MintedLink {
     pub id: String,
     /// The one-time credential.
     pub credential: String,
+    /// Until when it is good, as t3 says it.
+    #[serde(default, rename = "expiresAt")]
+    pub expires_at: Option<String>,
 }
 
 impl std::fmt::Debug for MintedLink {
@@ -294,6 +315,12 @@ mod tests {
             Task::Merge { dir: dir() },
             Task::Probe(spec()),
             Task::Describe { address: "x".to_owned() },
+            Task::Mint(MintSpec {
+                cli: dir(),
+                base_dir: dir(),
+                ttl: PairingTtl::default(),
+                label: Some("phone".parse().unwrap()),
+            }),
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),
         ];
         for task in tasks {
@@ -317,8 +344,15 @@ mod tests {
             output_tail: vec!["x".to_owned()],
         };
         let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
-        let seed =
-            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy, late_bytes: 0, log: true };
+        let seed = SeedReport {
+            originals: vec![],
+            migration_level: None,
+            bytes: 1,
+            method: SeedMethod::Copy,
+            late_bytes: 0,
+            log: true,
+            attachments: None,
+        };
         let answers = [
             Answer::Done,
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
@@ -353,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_minted_link_never_shows_its_credential() {
-        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned() };
+        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned(), expires_at: None };
         assert!(!format!("{link:?}").contains("ABCD"));
     }
 }
