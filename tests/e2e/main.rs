@@ -16,3 +16,4 @@ mod package;
 mod pin_file;
 mod rollback;
 mod snapshots;
+mod watch;
