@@ -5,6 +5,7 @@
 mod bad_release;
 mod common;
 mod crash;
+mod cut_off;
 mod draining;
 mod explain;
 mod found;

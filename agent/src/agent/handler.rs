@@ -82,7 +82,13 @@ impl Handler for Doors {
             reason: "not installed yet".to_owned(),
         };
         let steps = installs.into_iter().map(install).chain(steps).collect();
-        let blocked = now.error.map(|error| error.to_string()).or_else(|| view.frozen.map(|reason| format!("frozen: {reason}")));
+        let mut blocked = now.error.map(|error| error.to_string());
+        if blocked.is_none() {
+            blocked = match &view.frozen {
+                Some(reason) => Some(format!("frozen: {reason}")),
+                None => self.agent.cramped(&view).await,
+            };
+        }
         Ok(PlanReport { steps, blocked })
     }
 

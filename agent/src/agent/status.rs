@@ -103,6 +103,7 @@ impl Agent {
             None => ("unbound", Some("not enrolled, and nothing is pinned".to_owned())),
             Some(wanted) => {
                 let tried = self.journal.last_closed_to(user, &wanted).ok().flatten();
+                let rivals = self.sights.rivals(user).filter(|_| bound.as_ref() != Some(&wanted));
                 let seen = InstanceView {
                     user: user.clone(),
                     bound: bound.clone(),
@@ -113,6 +114,7 @@ impl Agent {
                         let why = unit.as_ref().and_then(unloadable)?;
                         Some(format!("{} {why}", user.unit()))
                     }),
+                    rivals,
                     activity: None,
                     busy_until_ms: None,
                     wait: self.journal.wait(user).unwrap_or_default(),
@@ -254,7 +256,9 @@ fn state_of(view: &HostView, seen: &InstanceView, active: bool) -> (&'static str
     if seen.bound.is_none() {
         return ("unbound", Some(format!("not enrolled; `t3pin enroll {}` takes it over", seen.user)));
     }
-    if let Some(open) = seen.open.as_ref().filter(|open| open.deferral.is_some() && view.frozen.is_none()) {
+    if let Some(open) =
+        seen.open.as_ref().filter(|open| open.deferral.is_some() && view.frozen.is_none() && seen.rivals.is_none())
+    {
         return ("deferred", Some(words(open)));
     }
     match decide(view, seen) {

@@ -12,6 +12,7 @@ mod kept_id;
 mod pairing;
 mod probe;
 mod rehearsal;
+mod rival;
 mod snapshot;
 mod user;
 mod version;
@@ -24,9 +25,10 @@ pub use kept_id::KeptId;
 pub use pairing::{PairingError, PairingLabel, PairingTtl};
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
+pub use rival::{LauncherState, OwnService, Rivals, StrayServer};
 pub use snapshot::{
-    EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks,
-    copied_entries,
+    ATTACHMENTS, Attachments, EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId,
+    StateEntry, WorkMarks, copied_entries,
 };
 pub use user::{UserName, UserNameError};
 pub use version::{Version, VersionError};

@@ -10,6 +10,7 @@ mod event;
 mod fault;
 pub mod judge;
 mod needs;
+pub mod patience;
 mod phase;
 pub mod rollout;
 pub mod sight;

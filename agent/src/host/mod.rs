@@ -10,6 +10,7 @@ mod listeners;
 pub mod ports;
 mod programs;
 pub mod session;
+pub mod user_service;
 
 pub use env_file::EnvFiles;
 pub use listeners::Listeners;

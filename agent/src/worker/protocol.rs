@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Activity, Descriptor, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs, Version,
-    WorkMarks,
+    Activity, Descriptor, OwnService, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs,
+    Version, WorkMarks,
 };
 
 /// Bytes that either side reads at most.
@@ -73,6 +73,13 @@ pub enum Task {
     Marks {
         /// The user's `userdata/`.
         userdata: PathBuf,
+    },
+    /// Look for T3's own background service in the user's files. Answer: [`Answer::OwnService`].
+    OwnService {
+        /// The user's home.
+        home: PathBuf,
+        /// t3's base directory.
+        base_dir: PathBuf,
     },
     /// Make one ordinary file of the `state.sqlite` in a directory of the user's and its WAL. Answer: [`Answer::Done`].
     Merge {
@@ -165,6 +172,8 @@ pub enum Answer {
         /// Sessions neither revoked nor expired.
         sessions: u64,
     },
+    /// See [`Task::OwnService`].
+    OwnService(OwnService),
     /// See [`Task::Probe`].
     Probe(ProbeReport),
     /// See [`Task::Mint`].
@@ -266,7 +275,7 @@ pub enum TaskErrorKind {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::{BusyReason, ProbeStep, StepOutcome, StepRecord};
+    use crate::domain::{BusyReason, LauncherState, ProbeStep, StepOutcome, StepRecord};
 
     fn spec() -> ProbeSpec {
         ProbeSpec {
@@ -302,6 +311,7 @@ mod tests {
             Task::Look { userdata: dir() },
             Task::Lookout { userdata: dir() },
             Task::Marks { userdata: dir() },
+            Task::OwnService { home: dir(), base_dir: dir() },
             Task::Merge { dir: dir() },
             Task::Probe(spec()),
             Task::Describe { address: "x".to_owned() },
@@ -334,8 +344,15 @@ mod tests {
             output_tail: vec!["x".to_owned()],
         };
         let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
-        let seed =
-            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy, late_bytes: 0, log: true };
+        let seed = SeedReport {
+            originals: vec![],
+            migration_level: None,
+            bytes: 1,
+            method: SeedMethod::Copy,
+            late_bytes: 0,
+            log: true,
+            attachments: None,
+        };
         let answers = [
             Answer::Done,
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
@@ -350,6 +367,10 @@ mod tests {
             })),
             Answer::Activity(Activity::Idle { last_activity_ms: None }),
             Answer::Activity(Activity::Busy { reasons: vec![BusyReason::PendingInput { count: 1 }] }),
+            Answer::OwnService(OwnService {
+                units: vec![],
+                state: Some(LauncherState { path: "/s".into(), active_version: Err("e".to_owned()), updating_to: None }),
+            }),
             Answer::Marks { marks, migration_level: None, sessions: 0 },
             Answer::Probe(probe()),
             Answer::Descriptor(None),
