@@ -2,16 +2,21 @@
 //! the command line, systemctl, journalctl. One module per theme; each test has a machine of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod activity;
 mod bad_release;
 mod common;
 mod crash;
+mod cut_off;
 mod draining;
 mod explain;
 mod found;
 mod good_bump;
 mod handover;
 mod install;
+mod own_cli;
 mod package;
 mod pin_file;
+mod rivals;
 mod rollback;
 mod snapshots;
+mod watch;

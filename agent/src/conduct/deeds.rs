@@ -113,8 +113,8 @@ async fn switch<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 
 async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Event, Fault> {
     let unit = bump.instance.unit.as_str();
-    // A record that failed may have been written all the same (see `Ledger`): then this phase is in the ledger, and an agent that
-    // died while it undid the one before has brought originals back.
+    // Originals may be back without the ledger knowing of it: a record that failed may have been written all the same (see `Ledger`)
+    // and an agent have died while it undid the phase before, or `t3pin recover` could not read the journal.
     if *version == bump.to && !bump.archived {
         host.vault().refuse_unsecured(&bump.instance.place, bump.id).await.map_err(data)?;
     }
@@ -133,6 +133,13 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
     }
 }
 
+/// Whether old data and old binding are back without the journal knowing of it: `t3pin recover` does that when it cannot read it.
+/// The new version must not run on that data (promise 2), and whoever works on it by now is not interrupted (promise 4).
+fn is_back<H: Host>(host: &H, bump: &Bump) -> bool {
+    let bound = host.binding(bump.instance.user()).ok().flatten();
+    bound.as_ref() == Some(&bump.from) && host.vault().is_back(&bump.instance.place, bump.id).is_ok_and(|back| back)
+}
+
 async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
     let (vault, place, id) = (host.vault().clone(), bump.instance.place.clone(), bump.id);
     blocking(move || vault.archive(&place, id)).await.map_err(data)?;
@@ -146,6 +153,9 @@ async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 }
 
 async fn stop<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    if is_back(host, bump) {
+        return Ok(Event::Stopped);
+    }
     host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
     host.thaw(&bump.instance.unit).await.map_err(systemd)?;
     host.stop(&bump.instance.unit).await.map_err(systemd)?;

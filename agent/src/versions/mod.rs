@@ -20,8 +20,11 @@ mod seal;
 mod share;
 mod store;
 mod tree;
+mod verify;
+mod warm;
 
 pub use retire::Retired;
+pub use verify::Depth;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -16,6 +16,6 @@ pub(crate) mod tasks;
 pub use lookout::Lookout;
 #[cfg(any(test, feature = "simulation"))]
 pub use protocol::TaskError;
-pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind};
+pub use protocol::{Answer, LiveCopyReport, MAX_MESSAGE, MintSpec, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind};
 pub use spawn::{Standby, WorkerError, begin, run};
 pub use tasks::redact::redact;

@@ -79,14 +79,8 @@ pub const ROOM: u64 = 1 << 32;
 impl Disk {
     /// An empty disk.
     pub fn new() -> Self {
-        let mut disk = Self {
-            nodes: BTreeMap::new(),
-            next: ROOT,
-            changes: Vec::new(),
-            free: ROOM,
-            hidden: BTreeSet::new(),
-            version: 0,
-        };
+        let mut disk =
+            Self { nodes: BTreeMap::new(), next: ROOT, changes: Vec::new(), free: ROOM, hidden: BTreeSet::new(), version: 0 };
         disk.add(Kind::Directory, (0, 0), 0o755, 0);
         disk
     }
@@ -95,14 +89,8 @@ impl Disk {
         let ino = self.next;
         self.next += 1;
         let inside = Inside { owner, mode, data: Rc::default(), mtime_ns: now_ns };
-        let node = Node {
-            kind,
-            now: inside.clone(),
-            lasting: inside,
-            names: Names::new(),
-            lasting_names: Names::new(),
-            links: 0,
-        };
+        let node =
+            Node { kind, now: inside.clone(), lasting: inside, names: Names::new(), lasting_names: Names::new(), links: 0 };
         self.nodes.insert(ino, node);
         ino
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use t3pin::conduct::{Busy, HandedOver, Host, data, host};
 use t3pin::domain::{
-    Activity, BusyReason, Descriptor, ProbeReport, ProbeStep, RehearsalReport, StepOutcome, StepRecord, UnixMs, UserName, Version,
-    WorkMarks,
+    Activity, BusyReason, Descriptor, ProbeReport, ProbeStep, RehearsalReport, StepOutcome, StepRecord, UnixMs, UserName,
+    Version, WorkMarks,
 };
 use t3pin::engine::waits::Hurry;
 use t3pin::engine::{Blame, Bump, Event, Fault, Phase, SoakLook, judge};
@@ -370,7 +370,6 @@ impl Host for Agent {
         Ok(Event::Probed { report, answered_ms, marks })
     }
 }
-
 
 impl Inner {
     /// What only shows after a while.

@@ -106,7 +106,14 @@ impl Ledger for Books {
     type Error = String;
 
     fn record(&self, bump: &Bump, event: Option<&Event>, now_ms: UnixMs) -> Result<(), String> {
-        let words = || format!("record {} {:?} by {}", bump.id, bump.phase, event.map_or_else(String::new, |e| format!("{e:?}").chars().take(150).collect()));
+        let words = || {
+            format!(
+                "record {} {:?} by {}",
+                bump.id,
+                bump.phase,
+                event.map_or_else(String::new, |e| format!("{e:?}").chars().take(150).collect())
+            )
+        };
         let result = self.write(words, |book| {
             book.visit(bump, event, now_ms);
             book.put(bump);

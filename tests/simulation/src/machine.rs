@@ -11,7 +11,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use t3pin::domain::{Account, EntryKind};
-use t3pin::simulated::{Answer, Errno, LiveCopyReport, Seen, Target, Task, TaskError, TaskErrorKind, WorkerError, World, perform};
+use t3pin::simulated::{
+    Answer, Errno, LiveCopyReport, Seen, Target, Task, TaskError, TaskErrorKind, WorkerError, World, perform,
+};
 
 use crate::disk::{Disk, Ino, Kind, ROOT};
 use crate::promises::{self, Broken, Memory};
@@ -124,10 +126,20 @@ impl Machine {
     /// A host as `stage` wants it, with everybody's servers running.
     pub fn new(stage: Stage, faults: &[Fault], traced: bool) -> Rc<Self> {
         let mut disk = Disk::new();
-        for path in
-            ["/home", "/etc", "/var/lib/t3pin/snapshots", "/var/lib/t3pin/custody", "/var/lib/t3pin/holds", "/var/lib/t3pin/bindings"]
-        {
-            make_directories(&mut disk, path, (0, 0), if path.ends_with("custody") || path.ends_with("snapshots") { 0o700 } else { 0o755 });
+        for path in [
+            "/home",
+            "/etc",
+            "/var/lib/t3pin/snapshots",
+            "/var/lib/t3pin/custody",
+            "/var/lib/t3pin/holds",
+            "/var/lib/t3pin/bindings",
+        ] {
+            make_directories(
+                &mut disk,
+                path,
+                (0, 0),
+                if path.ends_with("custody") || path.ends_with("snapshots") { 0o700 } else { 0o755 },
+            );
         }
         put_file(&mut disk, "/etc/precious", (0, 0), promises::PRECIOUS);
         let users = (0..stage.users).map(|at| new_user(&mut disk, at)).collect();
@@ -207,7 +219,8 @@ impl Machine {
     fn disk_call(&self, what: impl FnOnce() -> String, writes: bool) -> Result<(), Errno> {
         self.begin(what);
         self.with(|inner| {
-            let Some((error, left)) = inner.disk_fails.filter(|(error, left)| *left > 0 && (writes || *error != DiskError::NoSpace))
+            let Some((error, left)) =
+                inner.disk_fails.filter(|(error, left)| *left > 0 && (writes || *error != DiskError::NoSpace))
             else {
                 return Ok(());
             };

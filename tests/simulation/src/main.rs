@@ -46,7 +46,9 @@ fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(why) => {
-            eprintln!("simulation: {why}\nusage: simulation [--schedules N] [--for DURATION] [--first SEED] [--threads N] | --seed SEED");
+            eprintln!(
+                "simulation: {why}\nusage: simulation [--schedules N] [--for DURATION] [--first SEED] [--threads N] | --seed SEED"
+            );
             return ExitCode::from(2);
         }
     };
@@ -69,7 +71,8 @@ fn arguments() -> Result<Arguments, String> {
             "--threads" => found.threads = usize::try_from(number()?).unwrap_or(1).max(1),
             "--seed" => found.one = Some(number()?),
             "--for" => {
-                let split = value.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| format!("{value} lacks a unit: s, m or h"))?;
+                let split =
+                    value.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| format!("{value} lacks a unit: s, m or h"))?;
                 let (count, unit) = value.split_at(split);
                 let seconds = match unit {
                     "s" => 1,
@@ -186,6 +189,11 @@ fn replay(seed: u64) -> ExitCode {
     if !seen.broken.is_empty() {
         tell(seed, &seen);
     }
-    println!("simulation: 1 schedules, {} broken promises, {} of {} transitions", usize::from(!seen.broken.is_empty()), seen.visited.len(), transitions::all().len());
+    println!(
+        "simulation: 1 schedules, {} broken promises, {} of {} transitions",
+        usize::from(!seen.broken.is_empty()),
+        seen.visited.len(),
+        transitions::all().len()
+    );
     if seen.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -219,9 +219,8 @@ pub fn ended_sanely(inner: &Inner) -> Result<(), Broken> {
     }
     for user in inner.users.iter().filter(|user| !user.trapped && !user.deleted) {
         let name = user.name();
-        let stuck = inner.book.all().any(|bump| {
-            bump.instance.user().as_str() == name && bump.phase == t3pin::engine::Phase::Stuck
-        });
+        let stuck =
+            inner.book.all().any(|bump| bump.instance.user().as_str() == name && bump.phase == t3pin::engine::Phase::Stuck);
         if user.unit.frozen {
             return broken(format!("the server of {name} stands still"));
         }

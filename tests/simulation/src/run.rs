@@ -46,7 +46,8 @@ pub struct Seen {
 pub fn run(schedule: &Schedule, traced: bool) -> Seen {
     let machine = Machine::new(schedule.stage, &schedule.faults, traced);
     install(Some(machine.clone()));
-    let mut story = Story { machine: machine.clone(), pin: RELEASES[1].0, round: 0, boots: false, recovers: false, fault_free: false };
+    let mut story =
+        Story { machine: machine.clone(), pin: RELEASES[1].0, round: 0, boots: false, recovers: false, fault_free: false };
     while story.round < ROUNDS {
         story.live(ROUNDS);
     }
@@ -58,9 +59,7 @@ pub fn run(schedule: &Schedule, traced: bool) -> Seen {
     install(None);
     machine.with(|inner| {
         inner.check();
-        for result in
-            [promises::verdicts_are_just(inner), promises::ended_sanely(inner), promises::root_was_not_fooled(inner)]
-        {
+        for result in [promises::verdicts_are_just(inner), promises::ended_sanely(inner), promises::root_was_not_fooled(inner)] {
             if let Err(broken) = result {
                 inner.broke(broken.promise, broken.what);
             }
@@ -206,7 +205,10 @@ impl Story {
         let open = self.bumps(|bump| mine(bump) && matches!(bump.phase, Phase::Soaking | Phase::Stuck)).pop();
         let bound = self.machine.binding(name.as_str());
         let led_here = |bump: &&Bump| {
-            mine(bump) && bump.phase == Phase::Closed(Outcome::Done) && Some(bump.to.to_string()) == bound && bump.snapshot.is_some()
+            mine(bump)
+                && bump.phase == Phase::Closed(Outcome::Done)
+                && Some(bump.to.to_string()) == bound
+                && bump.snapshot.is_some()
         };
         let Some(bump) = open.or_else(|| self.machine.with(|inner| inner.book.ended().find(led_here).cloned())) else { return };
         if let (true, Some(snapshot)) = (bump.archived, &bump.snapshot)
@@ -234,7 +236,8 @@ impl Story {
                 Next::Rest | Next::Install(_) => return,
                 Next::Plan { user, from, to, reason } => {
                     let (id, now_ms) = self.machine.with(|inner| (inner.book.new_id(), inner.now_ms));
-                    let account = self.machine.with(|inner| inner.users.iter().find(|u| u.account.user == user).map(|u| u.account.clone()));
+                    let account =
+                        self.machine.with(|inner| inner.users.iter().find(|u| u.account.user == user).map(|u| u.account.clone()));
                     let Some(account) = account else { return };
                     let (unit, place) = (user.unit(), Place::of(account));
                     let instance = Instance { place, unit, host: "127.0.0.1".to_owned(), port: 3773 };
@@ -274,6 +277,7 @@ impl Story {
                     stopped: user.unit.server.is_none() && !user.unit.failed,
                     unenforced: false,
                     problem: None,
+                    rivals: None,
                     activity: Some(activity),
                     busy_until_ms: None,
                     wait: Wait::default(),

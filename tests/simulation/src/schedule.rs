@@ -187,14 +187,9 @@ impl Schedule {
         let order = match story {
             0..15 => Some(Order::Rollback),
             15..30 => Some(Order::ForcedRollback),
-            30..40 => Some(rng.pick(&[
-                Order::Freeze,
-                Order::Thaw,
-                Order::OldPin,
-                Order::NewPin,
-                Order::NowByForce,
-                Order::Clear,
-            ])),
+            30..40 => {
+                Some(rng.pick(&[Order::Freeze, Order::Thaw, Order::OldPin, Order::NewPin, Order::NowByForce, Order::Clear]))
+            }
             _ => None,
         };
         if let Some(order) = order {

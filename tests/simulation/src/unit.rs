@@ -135,7 +135,8 @@ impl Inner {
         }
         let kept = promises::kept(&self.disk, dir);
         if !self.users[user].trapped
-            && let Err(broken) = promises::opens(&self.disk, &mut self.users[user].memory, &self.opened, version, found, &kept, self.stage.keep)
+            && let Err(broken) =
+                promises::opens(&self.disk, &mut self.users[user].memory, &self.opened, version, found, &kept, self.stage.keep)
         {
             self.broke(broken.promise, format!("user {user}: {}", broken.what));
         }
@@ -210,7 +211,8 @@ impl Inner {
         let userdata = self.users[user].userdata();
         let now_ns = self.now_ms * 1_000_000;
         let Some(dir) = self.disk.at(&userdata) else { return };
-        let Some(mut database) = self.disk.look(server.database).ok().and_then(|(_, inside, _)| Database::parse(&inside.data)) else {
+        let Some(mut database) = self.disk.look(server.database).ok().and_then(|(_, inside, _)| Database::parse(&inside.data))
+        else {
             return;
         };
         if let Some(log) = self.disk.content(&format!("{userdata}/state.sqlite-wal")) {
