@@ -15,6 +15,7 @@ mod install;
 mod own_cli;
 mod package;
 mod pin_file;
+mod quarantine;
 mod rollback;
 mod snapshots;
 mod watch;
