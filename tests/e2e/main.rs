@@ -16,6 +16,7 @@ mod install;
 mod own_cli;
 mod package;
 mod pin_file;
+mod quarantine;
 mod rivals;
 mod rollback;
 mod snapshots;
