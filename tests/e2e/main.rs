@@ -10,6 +10,7 @@ mod explain;
 mod found;
 mod good_bump;
 mod handover;
+mod hardening;
 mod install;
 mod package;
 mod pin_file;

@@ -82,7 +82,10 @@ mod tests {
 
     #[test]
     fn what_is_no_line_of_the_kernels_is_no_listener() {
-        assert_eq!(listeners("  sl  local_address rem_address   st\n   0: 0100007F:0EBD 00000000:0000 0A 00000000:00000000\n"), [3773].into());
+        assert_eq!(
+            listeners("  sl  local_address rem_address   st\n   0: 0100007F:0EBD 00000000:0000 0A 00000000:00000000\n"),
+            [3773].into()
+        );
         for text in ["", "x", "0: 0EBD 0 0A", "0: 00:FFFFF 0 0A", "0: 0100007F:0EBD 00000000:0000 01"] {
             assert_eq!(listeners(text), BTreeSet::new(), "{text}");
         }

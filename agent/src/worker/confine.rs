@@ -32,7 +32,21 @@ const LATEST: ABI = ABI::V5;
 
 /// Where a user's t3 and its node may be read and run from. Homes are not among it.
 const PROGRAMS: [&str; 16] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/srv", "/nix", "/snap", "/proc", "/sys", "/dev", "/run",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc",
+    "/opt",
+    "/srv",
+    "/nix",
+    "/snap",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
     "/var/lib/t3pin/versions",
 ];
 /// What such a program may write besides the home.
@@ -79,7 +93,9 @@ pub fn missing_here() -> Option<String> {
 
 /// `None` for a rehearsal.
 fn needs(task: &Task) -> Option<Needs> {
-    let data = |paths: &[&PathBuf]| Some(Needs { data: paths.iter().map(|path| root_of(path)).collect(), network: false, programs: false });
+    let data = |paths: &[&PathBuf]| {
+        Some(Needs { data: paths.iter().map(|path| root_of(path)).collect(), network: false, programs: false })
+    };
     match task {
         Task::CopyLive { userdata, dest } | Task::SeedLive { userdata, dest } | Task::Seed { userdata, dest } => {
             data(&[userdata, dest])
@@ -216,8 +232,14 @@ fn filter(needs: &Needs) -> io::Result<Option<BpfProgram>> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.map(|call| (call, Vec::new())).into();
     if !needs.programs {
         rules.extend(STARTING.map(|call| (call, Vec::new())));
-        rules.insert(libc::SYS_socketpair, Vec::new());
-        rules.insert(libc::SYS_socket, if needs.network { vec![other_than_internet().map_err(io::Error::other)?] } else { Vec::new() });
+        if !needs.network {
+            // Two ends that nobody else has are no way out, and tokio hears of signals by them.
+            rules.insert(libc::SYS_socketpair, Vec::new());
+        }
+        rules.insert(
+            libc::SYS_socket,
+            if needs.network { vec![other_than_internet().map_err(io::Error::other)?] } else { Vec::new() },
+        );
     }
     let refuse = SeccompAction::Errno(Errno::PERM.raw_os_error().unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(io::Error::other)?;
@@ -302,7 +324,8 @@ mod tests {
             std::fs::write(seed.join("new"), "copy").unwrap();
             std::fs::rename(seed.join("new"), userdata.join("new")).unwrap();
             std::fs::remove_file(userdata.join("new")).unwrap();
-            for elsewhere in [secret.as_path(), &userdata.join("link"), Path::new("/etc/passwd"), Path::new("/proc/self/environ")] {
+            for elsewhere in [secret.as_path(), &userdata.join("link"), Path::new("/etc/passwd"), Path::new("/proc/self/environ")]
+            {
                 assert!(denied(std::fs::read(elsewhere)), "{}", elsewhere.display());
             }
             assert!(denied(std::fs::write(secret.with_file_name("made"), "x")));

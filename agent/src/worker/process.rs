@@ -47,7 +47,12 @@ impl Process {
     pub(super) fn own(mut command: Command) -> io::Result<Self> {
         let (stdin, said) = io::pipe()?;
         let (heard, stdout) = io::pipe()?;
-        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
+        command
+            .stdin(Stdio::from(stdin))
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::inherit())
+            .process_group(0)
+            .kill_on_drop(true);
         let child = command.spawn()?;
         // With our copies of its ends closed, its end is seen.
         drop(command);

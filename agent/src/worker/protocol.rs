@@ -398,7 +398,14 @@ mod tests {
         let line = String::from_utf8(answer_line(&Answer::Done).unwrap()).unwrap();
         let newer = line.replace("\"protocol\":1", "\"protocol\":2").replace("done", "never-heard-of");
         assert!(read_answer(newer.as_bytes()).unwrap_err().contains("upgraded in between"));
-        for nonsense in ["", "{}", "[]", "{\"protocol\":1}", "{\"protocol\":-1,\"message\":{\"answer\":\"done\"}}", &line.replace("done", "x")] {
+        for nonsense in [
+            "",
+            "{}",
+            "[]",
+            "{\"protocol\":1}",
+            "{\"protocol\":-1,\"message\":{\"answer\":\"done\"}}",
+            &line.replace("done", "x"),
+        ] {
             let said = read_answer(nonsense.as_bytes()).unwrap_err();
             assert!(!said.contains("upgraded"), "{nonsense}: {said}");
         }

@@ -273,7 +273,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
         let start = format!("sleep 63 >/dev/null & echo $! > {}", pid.display());
-        assert!(ask(&format!("{start}; echo '{{\"protocol\":1,\"message\":{{\"answer\":\"done\"}}}}'"), Duration::from_secs(5)).is_ok());
+        assert!(
+            ask(&format!("{start}; echo '{{\"protocol\":1,\"message\":{{\"answer\":\"done\"}}}}'"), Duration::from_secs(5))
+                .is_ok()
+        );
         assert!(is_gone(&pid));
         let begun = Instant::now();
         let late = ask(&format!("{start}; wait"), Duration::from_millis(200));

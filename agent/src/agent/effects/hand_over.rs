@@ -238,7 +238,10 @@ impl Drop for Standing<'_> {
         if self.group.is_held()
             && let Err(error) = self.group.let_move()
         {
-            tracing::error!("{} stands still and cannot be thawed from here ({error}); {GUARD} does it", self.group.directory().display());
+            tracing::error!(
+                "{} stands still and cannot be thawed from here ({error}); {GUARD} does it",
+                self.group.directory().display()
+            );
         }
     }
 }

@@ -24,7 +24,8 @@ pub struct Brokered {
 /// Has a worker started as `account`, with these for its standard input and output.
 pub fn order(socket: &Path, account: &Account, stdin: OwnedFd, stdout: OwnedFd) -> io::Result<Brokered> {
     let explain = |error: io::Error| {
-        let why = format!("t3pin-workers.service cannot be asked ({}): {error}; see: systemctl status t3pin-workers", socket.display());
+        let why =
+            format!("t3pin-workers.service cannot be asked ({}): {error}; see: systemctl status t3pin-workers", socket.display());
         io::Error::new(error.kind(), why)
     };
     let connection = Connection::connect(socket).map_err(explain)?;

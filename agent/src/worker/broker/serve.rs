@@ -105,8 +105,12 @@ async fn receive(agent: &UnixStream) -> io::Result<(Vec<u8>, OwnedFd, OwnedFd)> 
             let mut order = vec![0; MOST];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
             let mut beside = RecvAncillaryBuffer::new(&mut space);
-            let received =
-                recvmsg(agent.as_fd(), &mut [IoSliceMut::new(&mut order)], &mut beside, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)?;
+            let received = recvmsg(
+                agent.as_fd(),
+                &mut [IoSliceMut::new(&mut order)],
+                &mut beside,
+                RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+            )?;
             order.truncate(received.bytes);
             let mut fds = beside.drain().flat_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
