@@ -67,7 +67,7 @@ mod armed {
     const KNOWN: &str = "/run/t3pin/kill-points";
 
     /// What lies between the boundaries of the phases.
-    const AMID: [&str; 9] = [
+    const AMID: [&str; 16] = [
         "switched",
         "restored",
         "unarchived",
@@ -77,6 +77,13 @@ mod armed {
         "install-built",
         "install-sealed",
         "install-published",
+        "retired",
+        "forgotten",
+        "swept",
+        "agent-up",
+        "recovery-begun",
+        "recovery-left-over",
+        "recovery-done",
     ];
 
     /// Reads the orders, and refuses those that nobody would ever carry out. Called at every start.

@@ -5,6 +5,7 @@
 mod bad_release;
 mod common;
 mod crash;
+mod cut_off;
 mod draining;
 mod explain;
 mod found;
@@ -12,6 +13,7 @@ mod good_bump;
 mod handover;
 mod hardening;
 mod install;
+mod own_cli;
 mod package;
 mod pin_file;
 mod rollback;

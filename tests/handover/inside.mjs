@@ -3,9 +3,10 @@
 //
 //   node inside.mjs HAND_OVERS
 //
-// Every hand-over is t3pin's own: a bump by order, then its rollback by order, asked for until nothing is in flight. The turns come
-// from outside, as a browser's would: one client keeps its connection, the other makes a new one each time. Whether one was interrupted
-// the server itself says: told to stop, the stand-in writes down which turns are in flight (T3_STANDIN_STOPS).
+// Every hand-over is t3pin's own, by order: a bump, and then, many times, the restore of the snapshot that it left, which is the way
+// back of a bump and needs no rehearsal. Who is found at work is asked for again at once. The turns come from outside, as a browser's
+// would: one client keeps its connection, the other makes a new one each time. Whether one was interrupted the server itself says:
+// told to stop, the stand-in writes down which turns are in flight (T3_STANDIN_STOPS).
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:http";
@@ -15,12 +16,13 @@ const [FROM, TO] = ["0.0.25", "0.0.28"];
 const USER = "alice";
 const STOPS = `/home/${USER}/stops`;
 const wanted = Number(process.argv[2] ?? 1000);
+/** A bump is rehearsed for seconds; so many hand-overs are had from each. */
+const PER_BUMP = 25;
 const say = (text) => process.stderr.write(`${text}\n`);
 
-/** While a bump is waited for, a turn begins now and then; while a rollback is asked for, one begins in most looks. */
-const CALM = { idle: 150, turn: 20 };
-const BRISK = { idle: 40, turn: 15 };
-let pace = CALM;
+/** Mean times in ms: so that turns begin in many of the looks, and in many a moment between two. */
+const IDLE = 120;
+const TURN = 15;
 
 const run = (command, ...args) =>
   new Promise((done, failed) => {
@@ -46,13 +48,14 @@ function ask(where, method, path, body) {
     asked.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }
-const t3pin = (method, path, body) => ask({ socketPath: "/run/t3pin/t3pin.sock" }, method, path, body);
+/** On a connection of its own: one that is kept may have been closed by the agent meanwhile. */
+const t3pin = (method, path, body) => ask({ socketPath: "/run/t3pin/t3pin.sock", agent: false }, method, path, body);
 
 /** Puts in an order, and waits for its end. */
 async function order(path, body) {
   let { id, done, outcome, message } = await t3pin("POST", path, body);
   while (!done) {
-    await sleep(10);
+    await sleep(20);
     // A host that is busy for seconds is asked again.
     const now = await t3pin("GET", `/v1/runs/${id}`).catch((error) => say(error.message));
     if (now) ({ done, outcome, message } = now);
@@ -65,36 +68,37 @@ async function client(port, name, agent) {
   const turn = (state) => ask({ host: "127.0.0.1", port, agent }, "POST", "/standin/turn", { thread: name, state });
   const some = (mean) => -Math.log(1 - Math.random()) * mean;
   for (;;) {
-    await sleep(some(pace.idle));
+    await sleep(some(IDLE));
     // One that was refused may have begun or not: in every case it is ended, when the server is back.
     await turn("start").catch(() => undefined);
-    await sleep(some(pace.turn));
+    await sleep(some(TURN));
     while (!(await turn("end").then(() => true, () => false))) await sleep(20);
   }
 }
 
 const pin = (version) => writeFileSync("/etc/t3pin/pin.toml", `version = "${version}"\n`);
 
-async function bump() {
-  pace = CALM;
-  pin(TO);
-  await t3pin("POST", "/v1/quarantine/clear", { version: TO });
-  const { outcome, message } = await order("/v1/enforce");
-  if (!["done", "deferred"].includes(outcome)) throw new Error(`enforce: ${outcome}: ${message}`);
-  for (let one; ; await sleep(20)) {
-    one = (await t3pin("GET", `/v1/instances/${USER}`).catch((error) => say(error.message))) ?? {};
-    if (one.state === "soaking") return;
-    if (["held-back", "refused", "stuck", "rolling-back"].includes(one.state)) throw new Error(JSON.stringify(one));
+/** Orders it until it is done; as often as somebody is at work. */
+async function insist(path, body) {
+  for (;;) {
+    const { outcome, message } = await order(path, body);
+    if (outcome === "done") return;
+    if (outcome !== "deferred") throw new Error(`${path}: ${outcome}: ${message}`);
   }
 }
 
-async function rollback() {
-  pace = BRISK;
-  for (;;) {
-    const { outcome, message } = await order("/v1/rollback", { user: USER });
-    if (outcome === "done") return;
-    if (outcome !== "deferred") throw new Error(`rollback: ${outcome}: ${message}`);
-  }
+/** The newest snapshot of the old version. */
+async function newest() {
+  const [archive] = await t3pin("GET", `/v1/snapshots?user=${USER}`);
+  return archive?.kept.filter((one) => one.version === FROM && !one.id.endsWith("-salvage")).at(-1)?.id;
+}
+
+/** To the new version; the id of the snapshot that is left, which is archived a moment later. */
+async function bump() {
+  const before = await newest();
+  await t3pin("POST", "/v1/quarantine/clear", { version: TO });
+  await insist("/v1/enforce");
+  for (let id; ; await sleep(50)) if ((id = await newest()) !== before) return id;
 }
 
 /** The agent's own lines on hand-overs: how long each server stood still, and what came of it. */
@@ -110,7 +114,7 @@ const stops = () => (existsSync(STOPS) ? readFileSync(STOPS, "utf8").trim().spli
 
 writeFileSync(
   "/etc/t3pin/conf.d/50-handover.toml",
-  '[activity]\nquiet = "0s"\npoll = "100ms"\n[health]\nsoak = "30min"\nwatch_interval = "30min"\n',
+  '[activity]\nquiet = "0s"\npoll = "100ms"\n[health]\nsoak = "0s"\nwatch_interval = "500ms"\n[snapshots]\nkeep = 3\n',
 );
 // Every hand-over is a line, and none may be held back as a flood.
 writeFileSync("/etc/systemd/journald.conf", "[Journal]\nRateLimitIntervalSec=0\n");
@@ -123,15 +127,14 @@ await run("systemctl", "restart", `t3-serve@${USER}`);
 
 client(port, "kept", new Agent({ keepAlive: true, maxSockets: 1 }));
 client(port, "fresh", false);
+pin(TO);
 let seen = [];
-for (let round = 1; seen.length < wanted; round += 1) {
-  await bump();
-  await rollback();
-  if (round % 5 === 0 || round === 1) {
-    seen = await handOvers();
-    for (const stop of stops().filter((stop) => stop.turns.length > 0)) say(JSON.stringify(stop));
-    say(`round ${round}: ${seen.length} hand-overs, ${stops().filter((stop) => stop.turns.length > 0).length} interrupted`);
-  }
+while (seen.length < wanted) {
+  const id = await bump();
+  for (let at = 1; at < PER_BUMP; at += 1) await insist("/v1/snapshots/restore", { user: USER, id });
+  seen = await handOvers();
+  for (const stop of stops().filter((stop) => stop.turns.length > 0)) say(JSON.stringify(stop));
+  say(`${seen.length} hand-overs, ${stops().filter((stop) => stop.turns.length > 0).length} interrupted`);
 }
 seen = await handOvers();
 const told = stops();

@@ -1,7 +1,7 @@
 //! A matrix of points to die at: has the agent die at each, lets it come back, and sees that everybody is whole.
 
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use t3pin_tests::Machine;
 
@@ -16,8 +16,7 @@ pub const LIVE_FAULT: &str = "0.0.103";
 /// Does not survive its rehearsal.
 pub const BAD: &str = "0.0.91";
 
-/// A quick soak; restarts without a pause, and as many as it takes: giving up after a few is another story.
-const QUICK: &str = "[activity]\nquiet = \"1s\"\npoll = \"200ms\"\n\n[health]\nsoak = \"1s\"\nwatch_interval = \"200ms\"\n";
+/// Restarts without a pause, and as many as it takes: giving up after a few is another story.
 const RESTARTS: &str = "[Unit]\nStartLimitBurst=100000\nStartLimitIntervalSec=1s\n[Service]\nRestartSec=100ms\n";
 
 /// How the agent ends.
@@ -29,6 +28,9 @@ pub enum Death {
     PowerCut,
 }
 
+/// Where users die: the points of each are reached in this order, or in any other.
+pub type Deaths<'a> = &'a [(&'a str, &'a [&'a str])];
+
 /// Everybody's work before, and what became of each point.
 pub struct Matrix {
     /// The machine.
@@ -37,7 +39,8 @@ pub struct Matrix {
     pub users: Vec<String>,
     work: Vec<String>,
     death: Death,
-    tried: usize,
+    soak: &'static str,
+    tried: BTreeSet<String>,
     unsafe_points: Vec<String>,
 }
 
@@ -45,46 +48,62 @@ impl Matrix {
     /// A machine with `users` on [`OLD`], each with some work.
     pub fn with(users: &[&str], death: Death) -> Self {
         let machine = Machine::boot();
-        machine.write("/etc/t3pin/conf.d/50-test.toml", QUICK);
-        machine.write("/etc/systemd/system/t3pin.service.d/quick.conf", RESTARTS);
-        machine.install_deb();
-        machine.pin(OLD);
-        for user in users {
-            machine.ok(&format!("t3pin enroll {user}"));
-            machine.seed(user, "--threads 3 --turns 3");
-        }
-        let work = users.iter().map(|user| machine.work_hash(user)).collect();
         let users = users.iter().map(|user| (*user).to_owned()).collect();
-        Self { machine, users, work, death, tried: 0, unsafe_points: vec![] }
+        let mut matrix = Self { machine, users, work: vec![], death, soak: "1s", tried: BTreeSet::new(), unsafe_points: vec![] };
+        matrix.soak("1s");
+        matrix.machine.write("/etc/systemd/system/t3pin.service.d/quick.conf", RESTARTS);
+        matrix.machine.install_deb();
+        matrix.machine.pin(OLD);
+        for user in &matrix.users {
+            matrix.machine.ok(&format!("t3pin enroll {user}"));
+            matrix.machine.seed(user, "--threads 3 --turns 3");
+        }
+        matrix.take_work();
+        matrix
     }
 
-    /// Orders deaths (user and point), pins `version`, and has it enforced until each of them has happened and nothing is
-    /// under way any more.
-    pub fn die_while_enforcing(&mut self, deaths: &[(&str, &str)], version: &str) {
-        self.machine.pin(version);
-        self.die(deaths, "t3pin enforce");
+    /// From here on a bump soaks for so long. One that soaks for longer than a moment counts as at rest.
+    pub fn soak(&mut self, soak: &'static str) {
+        self.soak = soak;
+        let settings = format!(
+            "[activity]\nquiet = \"1s\"\npoll = \"200ms\"\n[health]\nsoak = \"{soak}\"\nwatch_interval = \"200ms\"\n[snapshots]\nkeep = 1\n"
+        );
+        self.machine.write("/etc/t3pin/conf.d/50-test.toml", &settings);
     }
 
-    /// As [`Matrix::die_while_enforcing`], while `order` is carried out; it is given again as often as the agent comes to rest.
-    pub fn die(&mut self, deaths: &[(&str, &str)], order: &str) {
+    /// Orders `deaths` and has `order` carried out until each of them has happened and nothing is under way any more; it is given
+    /// again as often as the agent comes to rest before. At every rest everybody must be whole.
+    pub fn die(&mut self, deaths: Deaths<'_>, order: &str) {
+        self.die_until(deaths, order, Self::note);
+    }
+
+    /// As [`Matrix::die`], with `rested` for a judge of every rest; it is told what was died at since the last one.
+    pub fn die_until(&mut self, deaths: Deaths<'_>, order: &str, mut rested: impl FnMut(&mut Self, &[String])) {
         let how = if self.death == Death::Kill { "kill" } else { "hang" };
-        let lines: String = deaths.iter().map(|(user, point)| format!("{user} {point} {how}\n")).collect();
-        self.machine.write("/etc/t3pin/kill-points", &lines);
-        let until = Instant::now() + LONG;
-        let mut left = deaths.len();
+        let mut left: Vec<String> = lines(deaths).iter().map(|death| format!("{death} {how}")).collect();
+        self.machine.write("/etc/t3pin/kill-points", &left.iter().map(|line| format!("{line}\n")).collect::<String>());
+        let mut happened = vec![];
         let mut given = false;
+        let mut until = Instant::now() + LONG;
         loop {
-            let orders = self.machine.ok("cat /etc/t3pin/kill-points").lines().count();
-            if orders < left {
+            let orders: Vec<String> = self.machine.ok("cat /etc/t3pin/kill-points").lines().map(str::to_owned).collect();
+            if orders.len() < left.len() {
+                happened.extend(left.iter().filter(|line| !orders.contains(line)).cloned());
                 left = orders;
+                until = Instant::now() + LONG;
                 if self.death == Death::PowerCut {
                     self.machine.power_cut();
                 }
                 continue;
             }
             match self.resting() {
-                Some(true) if left == 0 => return,
-                Some(true) if !given || left > 0 => {
+                Some(true) => {
+                    if given {
+                        rested(self, &std::mem::take(&mut happened));
+                    }
+                    if given && left.is_empty() {
+                        return;
+                    }
                     given = true;
                     self.machine.sh(order);
                 }
@@ -93,34 +112,39 @@ impl Matrix {
             if Instant::now() > until {
                 let journal = self.machine.sh("journalctl -u t3pin -n 150 --no-pager -o short-precise").stdout;
                 let status = self.machine.sh("t3pin status --json").stdout;
-                panic!("{deaths:?}: {left} of them did not happen, or it never came to rest\n{journal}\n{status}");
+                panic!("{left:?} did not happen, or it never came to rest\n{journal}\n{status}");
             }
         }
     }
 
-    /// Notes for each point whether everybody is whole now: no bump under way, what runs is what is bound, on data of its own level, with
-    /// all of the work, and a browser can be paired.
-    pub fn note(&mut self, points: &[(&str, &str)]) {
+    /// Notes for each of `points` (`USER POINT ...`) whether everybody is whole now: no bump under way, what runs is what is bound,
+    /// on data of its own level, with all of the work, and a browser can be paired.
+    pub fn note(&mut self, points: &[String]) {
         let mut wrong = vec![];
         for (user, work) in self.users.iter().zip(&self.work) {
             if let Err(what) = whole(&self.machine, user, work) {
                 wrong.push(format!("{user}: {what}"));
             }
         }
-        let left = self.machine.ok("ls -A /var/lib/t3pin/holds");
-        if !left.is_empty() {
-            wrong.push(format!("left behind: {left}"));
+        self.judge(points, wrong, "");
+    }
+
+    /// Notes what is `wrong` after `points`, as far as it was found already; nobody's data may be in our hands but that of `held`.
+    pub fn judge(&mut self, points: &[String], mut wrong: Vec<String>, held: &str) {
+        let holds = self.machine.ok("ls -A /var/lib/t3pin/holds");
+        if holds != held {
+            wrong.push(format!("held: {holds:?}"));
         }
-        for (user, point) in points {
-            self.tried += 1;
+        wrong.extend(half_made(&self.machine));
+        for point in points {
             let verdict = if wrong.is_empty() { "safe".to_owned() } else { format!("UNSAFE: {}", wrong.join("; ")) };
-            println!("kill-point {point} {user} {:?}: {verdict}", self.death);
-            if !wrong.is_empty() {
-                self.unsafe_points.push((*point).to_owned());
-            }
+            let words: Vec<&str> = point.split(' ').collect();
+            println!("kill-point {} {} {:?}: {verdict}", words[1], words[0], self.death);
+            self.tried.insert(words[1].to_owned());
         }
         if !wrong.is_empty() {
-            println!("{}", self.machine.sh("journalctl -u t3pin -n 200 --no-pager -o short-precise").stdout);
+            self.unsafe_points.push(format!("{points:?}: {wrong:?}"));
+            println!("{wrong:?}\n{}", self.machine.sh("journalctl -u t3pin -n 200 --no-pager -o short-precise").stdout);
         }
     }
 
@@ -129,10 +153,20 @@ impl Matrix {
         self.work = self.users.iter().map(|user| self.machine.work_hash(user)).collect();
     }
 
-    /// Back to [`OLD`] with everybody, nothing held against a version.
-    pub fn back_to_old(&mut self) {
-        self.machine.pin(OLD);
-        for user in &self.users {
+    /// Pins each user to a version of their own; who is not named stays on what they run.
+    pub fn pin(&self, pins: &[(&str, &str)]) {
+        let named: BTreeMap<_, _> = pins.iter().copied().collect();
+        let of = |user: &String| match named.get(user.as_str()) {
+            Some(version) => (*version).to_owned(),
+            None => self.machine.instance(user)["bound_version"].as_str().unwrap_or(OLD).to_owned(),
+        };
+        let users: String = self.users.iter().map(|user| format!("[users.{user}]\nversion = \"{}\"\n", of(user))).collect();
+        self.machine.write("/etc/t3pin/pin.toml", &format!("version = \"{OLD}\"\n{users}"));
+    }
+
+    /// Takes `users` back to [`OLD`], with nothing held against a version.
+    pub fn back_to_old(&mut self, users: &[&str]) {
+        for user in users {
             if self.machine.instance(user)["bound_version"] != OLD {
                 self.machine.ok(&format!("t3pin rollback {user} --force"));
             }
@@ -140,7 +174,6 @@ impl Matrix {
         for version in [GOOD, LIVE_FAULT, BAD] {
             self.machine.sh(&format!("t3pin versions clear {version}"));
         }
-        self.machine.sh("t3pin enforce --wait");
     }
 
     /// All points that the agent knows.
@@ -148,11 +181,16 @@ impl Matrix {
         self.machine.ok("cat /run/t3pin/kill-points").lines().map(str::to_owned).collect()
     }
 
-    /// Says how many there were; fails when one left somebody unsafe.
+    /// The points that the agent knows and that nobody has died at.
+    pub fn untried(&self) -> Vec<String> {
+        self.known_points().difference(&self.tried).cloned().collect()
+    }
+
+    /// Fails when a point left somebody unsafe.
     #[track_caller]
     pub fn end(self) {
-        println!("{} points tried", self.tried);
-        assert!(self.unsafe_points.is_empty(), "unsafe: {:?}", self.unsafe_points);
+        println!("{} points tried", self.tried.len());
+        assert!(self.unsafe_points.is_empty(), "unsafe: {}", self.unsafe_points.join("\n"));
     }
 
     /// Whether nothing is under way; `None` while nobody answers.
@@ -160,17 +198,37 @@ impl Matrix {
         let status: Value = serde_json::from_str(&self.machine.sh("timeout 5 t3pin status --json").stdout).ok()?;
         let quiet = ["idle", "draining", "stuck"].iter().any(|state| status["agent"]["state"] == *state);
         // An agent that has just started may not have got to what was under way.
-        let rests = |instance: &Value| {
-            ["settled", "pending", "held-back", "deferred", "stuck"].iter().any(|state| instance["state"] == *state)
-        };
+        let mut at_rest = vec!["settled", "pending", "held-back", "deferred", "stuck"];
+        if self.soak != "1s" {
+            at_rest.push("soaking");
+        }
+        let rests = |instance: &Value| at_rest.iter().any(|state| instance["state"] == *state);
         Some(quiet && status["instances"].as_array()?.iter().all(rests))
     }
+}
+
+/// `USER POINT`, one for each death.
+fn lines(deaths: Deaths<'_>) -> Vec<String> {
+    deaths.iter().flat_map(|(user, points)| points.iter().map(move |point| format!("{user} {point}"))).collect()
+}
+
+/// What is only half of what its name says: a version without its marker, a record that is cut off, a snapshot that is not whole.
+pub fn half_made(machine: &Machine) -> Vec<String> {
+    let output = machine.sh(
+        r#"cd /var/lib/t3pin
+        for version in versions/*/; do jq --exit-status .version "$version/ok" >/dev/null || echo "$version is not whole"; done
+        find . /.t3pin /home/.t3pin -name '*.json' -not -name '.*' -not -path '*/node_modules/*' 2>/dev/null | while read -r file; do
+            jq --exit-status . "$file" >/dev/null || echo "$file is cut off"
+        done
+        [ -z "$(ls -d snapshots/*/b* 2>/dev/null)" ] || t3pin snapshots verify >/run/verified 2>&1 || cat /run/verified"#,
+    );
+    output.stdout.lines().map(str::to_owned).collect()
 }
 
 fn whole(machine: &Machine, user: &str, work: &str) -> Result<(), String> {
     let instance = machine.instance(user);
     let (state, bound) = (instance["state"].as_str().unwrap_or_default(), instance["bound_version"].as_str().unwrap_or_default());
-    if !["settled", "pending", "held-back"].contains(&state) {
+    if !["settled", "pending", "held-back", "soaking"].contains(&state) {
         return Err(format!("is {state}: {instance}"));
     }
     let serving = machine.serving(user).unwrap_or_default();

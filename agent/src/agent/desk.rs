@@ -55,14 +55,18 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
     let mut changed = true;
     let mut soaked = Instant::now();
     let mut soaks = false;
+    let mut retry = None;
+    let mut rounded = Instant::now();
     loop {
         if changed {
             agent.rest();
             soaks = agent.soaks();
+            retry = agent.next_retry();
         }
-        let soak = soaks.then(|| soaked + agent.settings().watch_interval);
+        let interval = agent.settings().watch_interval;
+        let (soak, round) = (soaks.then(|| soaked + interval), rounded + interval);
         let order = loop {
-            let due = soak.into_iter().chain(agent.next_drain()).min();
+            let due = soak.into_iter().chain(agent.next_drain()).chain(retry).chain([round]).min();
             tokio::select! {
                 order = next(&mut orders, due) => break order,
                 // Somebody's look has come closer than was thought.
@@ -87,7 +91,17 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
                 if soak_due {
                     soaked = Instant::now();
                 }
-                changed = agent.watch(soak_due).await;
+                let retry_due = retry.is_some_and(|due| due <= Instant::now());
+                if retry_due {
+                    agent.retry_due().await;
+                }
+                if round <= Instant::now() {
+                    rounded = Instant::now();
+                    agent.round().await;
+                }
+                // What waits is looked at when that is due, not whenever a round is.
+                let drain_due = agent.next_drain().is_some_and(|due| due <= Instant::now());
+                changed = ((soak_due || drain_due) && agent.watch(soak_due).await) || retry_due;
             }
             Ok(None) => return,
         }

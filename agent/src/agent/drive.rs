@@ -80,7 +80,7 @@ pub fn words(bump: &Bump) -> String {
         Phase::RollingBack(Undo::Restarted) => format!("starting {from} on its own data"),
         Phase::RollingBack(Undo::Rechecked) => format!("checking {from}"),
         Phase::Stuck => format!(
-            "STUCK{why}. {}. Both copies are in place; `t3pin rollback {}` tries again",
+            "STUCK{why}. {}. Both copies are in place; `t3pin rollback {}` tries again at once",
             bump.remark.as_deref().unwrap_or("no more is known"),
             bump.instance.user()
         ),

@@ -10,7 +10,7 @@ use super::{Agent, now_ms};
 use crate::api::types::RunOutcome;
 use crate::config::Pin;
 use crate::domain::{Activity, BumpId, DeferralOwner, UserName, Version};
-use crate::engine::rollout::{Decision, HostView, InstanceView, Next, busy, decide, next};
+use crate::engine::rollout::{HostView, InstanceView, Next, busy, comes_back, next};
 use crate::engine::{Bump, Event, Phase};
 use crate::host::instances;
 use crate::journal::JournalError;
@@ -56,6 +56,14 @@ impl Agent {
         // Who orders it wants to know how things are, not how they were.
         self.sights.forget_all();
         let begun = now_ms();
+        match self.foresee(pin).await {
+            Ok(view) => {
+                if let Some(why) = self.cramped(&view).await {
+                    return (RunOutcome::Refused, format!("{why}. Nothing was changed"));
+                }
+            }
+            Err(error) => return (RunOutcome::Refused, format!("{error}. Nothing was changed")),
+        }
         let remembered =
             self.journal.set_enforced_ms(begun).and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
         if let Err(error) = remembered {
@@ -91,7 +99,7 @@ impl Agent {
                 // What waits while the host is frozen waits for the thaw, and is not forgotten.
                 Next::Rest if view.frozen.is_some() => return Ok(()),
                 Next::Rest => {
-                    let waits = |i: &&InstanceView| matches!(decide(&view, i), Decision::Defer(_) | Decision::Bump(_));
+                    let waits = |i: &&InstanceView| comes_back(&view, i);
                     let waiting: BTreeSet<_> = view.instances.iter().filter(waits).map(|i| &i.user).collect();
                     self.sights.keep_only(|user| waiting.contains(user));
                     return Ok(self.journal.set_unfinished(!waiting.is_empty())?);

@@ -44,6 +44,7 @@ impl Agent {
         }
         let place = Place::of(account.clone());
         let state = self.systemd.unit(&user.unit()).await.map_err(text)?;
+        self.refuse_rivals(user, &place, &state).await?;
         let listens = self.listens(user, &place, &state).await?;
         let port = self.port_for(request, listens.port)?;
         let host = self.host_for(user, listens.host)?;
@@ -116,6 +117,17 @@ impl Agent {
                         ports::free(self.settings().first_port, &taken).map_err(text)?.ok_or_else(|| "no port is free".to_owned())
                     }
                 }
+            }
+        }
+    }
+
+    /// Whoever else manages the server has to be gone first.
+    async fn refuse_rivals(&self, user: &UserName, place: &Place, state: &UnitState) -> Result<(), String> {
+        match self.rivals(place, &state.control_group).await {
+            Ok(None) => Ok(()),
+            Ok(Some(rivals)) => Err(format!("{rivals}; then enroll {user} again. Nothing was changed")),
+            Err(why) => {
+                Err(format!("whether something else manages this server could not be looked at: {why}. Nothing was changed"))
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::explanation::Explanation;
 use crate::api::server::Handler;
 use crate::api::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
-    RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
+    PlanReport, PlanStep, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
@@ -82,7 +82,13 @@ impl Handler for Doors {
             reason: "not installed yet".to_owned(),
         };
         let steps = installs.into_iter().map(install).chain(steps).collect();
-        let blocked = now.error.map(|error| error.to_string()).or_else(|| view.frozen.map(|reason| format!("frozen: {reason}")));
+        let mut blocked = now.error.map(|error| error.to_string());
+        if blocked.is_none() {
+            blocked = match &view.frozen {
+                Some(reason) => Some(format!("frozen: {reason}")),
+                None => self.agent.cramped(&view).await,
+            };
+        }
         Ok(PlanReport { steps, blocked })
     }
 
@@ -147,6 +153,10 @@ impl Handler for Doors {
 
     async fn defer(&self, caller: Caller, user: UserName, request: DeferRequest) -> Result<Told, ApiError> {
         self.agent.defer(caller, &user, request)
+    }
+
+    async fn mint(&self, caller: Caller, user: UserName, request: MintRequest) -> Result<Minted, ApiError> {
+        self.agent.mint(caller, &user, &request).await
     }
 
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {

@@ -7,6 +7,7 @@
 mod aftermath;
 mod board;
 mod desk;
+mod drift;
 mod drive;
 mod effects;
 mod enforce;
@@ -17,15 +18,21 @@ mod exports;
 mod guarantee;
 mod handler;
 mod keeping;
+mod last_resort;
 mod ledger;
 mod lock;
 mod logging;
+mod mint;
 mod notify;
 mod own_unit;
 mod pins;
 mod recovery;
 mod restore;
+mod retry;
+mod rivals;
 mod rollback;
+mod room;
+mod rounds;
 mod runs;
 mod sights;
 mod snapshots;
@@ -44,11 +51,13 @@ mod word;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use crate::config::{ConfigError, Settings, load_settings};
 use crate::domain::UnixMs;
 use crate::host::EnvFiles;
 use crate::journal::Journal;
+use crate::kill_point::{self, Point};
 use crate::state::Vault;
 use crate::systemd::Systemd;
 use crate::versions::Store;
@@ -59,6 +68,9 @@ const ETC: &str = "/etc/t3pin";
 const ENV: &str = "/etc/t3-serve";
 /// Where the agent's own things lie.
 const VAR: &str = "/var/lib/t3pin";
+
+/// At boot, and while it is restarted, the bus may take its time. Less than `TimeoutStartSec=` of both units.
+const BUS_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Ends the process; whatever was under way is in the journal.
 const BUS_GONE: &str = "the connection to the system bus is gone; what is under way is taken up again at the next start";
@@ -77,6 +89,9 @@ struct Agent {
     runs: runs::Runs,
     exports: exports::Exports,
     sights: sights::Sights,
+    retries: retry::Retries,
+    mints: mint::Mints,
+    rounds: rounds::Rounds,
     _alone: lock::Alone,
 }
 
@@ -88,12 +103,8 @@ struct SettingsNow {
 }
 
 impl Agent {
-    async fn assemble() -> Result<Self, Box<dyn std::error::Error>> {
-        #[cfg(feature = "kill-points")]
-        crate::kill_point::arm()?;
+    async fn assemble(alone: lock::Alone, journal: Journal) -> Result<Self, Box<dyn std::error::Error>> {
         let root = Path::new(VAR);
-        std::fs::create_dir_all(root)?;
-        let alone = lock::Alone::on(&root.join("agent.lock")).await?;
         let settings = match load_settings(Path::new(ETC)) {
             Ok(settings) => SettingsNow { good: Arc::new(settings), error: None },
             Err(error) => {
@@ -102,12 +113,11 @@ impl Agent {
                 SettingsNow { good: Arc::new(nowhere), error: Some(error) }
             }
         };
-        let journal = Journal::open(&root.join("journal.sqlite"))?;
         let pins = pins::Pins::new(Path::new(ETC).join("pin.toml"), journal.good_pin()?);
         Ok(Self {
             pins,
             journal,
-            systemd: Systemd::connect().await?,
+            systemd: Systemd::connect_within(BUS_PATIENCE).await?,
             store: Store::open(root)?,
             vault: Vault::open(root)?,
             env: EnvFiles::at(Path::new(ENV)),
@@ -116,6 +126,9 @@ impl Agent {
             runs: runs::Runs::default(),
             exports: exports::Exports::default(),
             sights: sights::Sights::default(),
+            retries: retry::Retries::default(),
+            mints: mint::Mints::default(),
+            rounds: rounds::Rounds::default(),
             _alone: alone,
         })
     }
@@ -142,6 +155,18 @@ impl Agent {
     }
 }
 
+/// The only one at work on this host.
+async fn alone() -> std::io::Result<lock::Alone> {
+    #[cfg(feature = "kill-points")]
+    crate::kill_point::arm()?;
+    std::fs::create_dir_all(VAR)?;
+    lock::Alone::on(&Path::new(VAR).join("agent.lock")).await
+}
+
+fn open_journal() -> Result<Journal, crate::journal::JournalError> {
+    Journal::open(&Path::new(VAR).join("journal.sqlite"))
+}
+
 /// The time, in ms since the epoch.
 fn now_ms() -> UnixMs {
     jiff::Timestamp::now().as_millisecond()
@@ -151,7 +176,8 @@ fn now_ms() -> UnixMs {
 pub fn main() -> ExitCode {
     logging::start();
     run(async {
-        let agent = Arc::new(Agent::assemble().await?);
+        let agent = Arc::new(Agent::assemble(alone().await?, open_journal()?).await?);
+        kill_point::reach(None, Point::Amid("agent-up"));
         let listener = socket::listener()?;
         let (desk, orders) = desk::desk();
         let handler = Arc::new(handler::Doors::new(Arc::clone(&agent), desk.clone()));
@@ -178,12 +204,21 @@ pub fn main() -> ExitCode {
 pub fn recover() -> ExitCode {
     logging::start();
     run(async {
-        let agent = Agent::assemble().await?;
-        tokio::select! {
-            () = agent.recover() => Ok(()),
-            () = agent.systemd.lost() => Err(BUS_GONE.into()),
-        }
+        let alone = alone().await?;
+        recover_alone(alone).await.inspect_err(|_| last_resort::tell_held())
     })
+}
+
+async fn recover_alone(alone: lock::Alone) -> Result<(), Box<dyn std::error::Error>> {
+    let journal = match open_journal() {
+        Ok(journal) => journal,
+        Err(why) => return last_resort::recover(alone, why).await,
+    };
+    let agent = Agent::assemble(alone, journal).await?;
+    tokio::select! {
+        () = agent.recover() => Ok(()),
+        () = agent.systemd.lost() => Err(BUS_GONE.into()),
+    }
 }
 
 /// `t3pin release-frozen`: lets servers go on that stand still for an agent that has ended, or does not get on.

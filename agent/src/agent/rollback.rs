@@ -85,7 +85,7 @@ impl Agent {
     }
 
     /// Out of the archive before the server is stopped: a snapshot that is gone or rotten, or a full disk, costs nobody anything.
-    async fn bring_back(&self, bump: &Bump) -> Result<(), String> {
+    pub(super) async fn bring_back(&self, bump: &Bump) -> Result<(), String> {
         let (true, Some(snapshot)) = (bump.archived, &bump.snapshot) else { return Ok(()) };
         let (vault, place, from, id) = (self.vault.clone(), bump.instance.place.clone(), snapshot.id, bump.id);
         let found = blocking(move || vault.unarchive(&place, from, id)).await;

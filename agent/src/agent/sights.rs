@@ -31,6 +31,8 @@ pub struct Seen {
     pub stopped: bool,
     /// As in [`InstanceView`].
     pub problem: Option<String>,
+    /// As in [`InstanceView`].
+    pub rivals: Option<String>,
     /// Activity, when that was looked at.
     pub sight: Option<Sight>,
     /// Where to see whether something moves.
@@ -78,6 +80,7 @@ impl Sights {
         let Some(seen) = all.get(&view.user).filter(|seen| seen.due_ms().is_none_or(|due| now_ms < due)) else { return false };
         view.stopped = seen.stopped;
         view.problem.clone_from(&seen.problem);
+        view.rivals.clone_from(&seen.rivals);
         view.activity = seen.sight.as_ref().map(|sight| sight.activity.clone());
         view.busy_until_ms = seen.sight.as_ref().and_then(|sight| sight.busy_until_ms);
         true
@@ -148,6 +151,11 @@ impl Sights {
         let all = self.lock();
         let seen = all.get(user)?;
         Some((seen.at_ms, seen.earliest_ms))
+    }
+
+    /// What else manages a user's server, as far as that was seen.
+    pub fn rivals(&self, user: &UserName) -> Option<String> {
+        self.lock().get(user)?.rivals.clone()
     }
 
     /// Whether nobody was looked at yet.

@@ -3,6 +3,7 @@
 use futures_util::stream::{self, StreamExt};
 
 use super::Agent;
+use super::drift::UNREACHABLE;
 use super::drive::words;
 use super::survey::unloadable;
 use crate::api::types::{
@@ -51,6 +52,7 @@ impl Agent {
                 .map(|q| QuarantineStatus { version: q.version, reason: q.reason, since_ms: q.since_ms })
                 .collect(),
             journal: self.journal.reports().into_iter().map(notice).collect(),
+            drift: self.host_drift(),
             instances,
         }
     }
@@ -101,6 +103,7 @@ impl Agent {
             None => ("unbound", Some("not enrolled, and nothing is pinned".to_owned())),
             Some(wanted) => {
                 let tried = self.journal.last_closed_to(user, &wanted).ok().flatten();
+                let rivals = self.sights.rivals(user).filter(|_| bound.as_ref() != Some(&wanted));
                 let seen = InstanceView {
                     user: user.clone(),
                     bound: bound.clone(),
@@ -111,6 +114,7 @@ impl Agent {
                         let why = unit.as_ref().and_then(unloadable)?;
                         Some(format!("{} {why}", user.unit()))
                     }),
+                    rivals,
                     activity: None,
                     busy_until_ms: None,
                     wait: self.journal.wait(user).unwrap_or_default(),
@@ -125,6 +129,11 @@ impl Agent {
         let detail = match &open {
             Some(bump) if bump.phase == Phase::Stuck => Some(self.stuck_in_full(bump, running.as_ref())),
             _ => detail,
+        };
+        let drift = self.drift_of(user, open.as_ref(), bound.as_ref(), running.as_ref());
+        let (state, detail) = match drift.iter().find(|drift| drift.kind == UNREACHABLE) {
+            Some(drift) if state == "settled" => (UNREACHABLE, Some(drift.what.clone())),
+            _ => (state, detail),
         };
         let shown = open.as_ref().filter(|open| open.phase == Phase::Soaking).or(last.as_ref());
         InstanceStatus {
@@ -141,6 +150,7 @@ impl Agent {
             wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
+            drift,
             weaker: unit.as_ref().and_then(super::guarantee::weaker),
         }
     }
@@ -153,7 +163,7 @@ impl Agent {
         // Their own data or settings are in the way: that stops nobody else, but it waits for them.
         let refused = at(&["refused"]);
         // Who is still in the soak of another version has this one before them.
-        let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", "soaking"])
+        let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", UNREACHABLE, "soaking"])
             .into_iter()
             .partition(|user| instances.iter().any(|i| i.user == *user && i.bound_version.as_ref() == Some(version)));
         let pending = [at(&["pending", "bumping"]), refused.clone(), soaking_elsewhere].concat();
@@ -246,7 +256,9 @@ fn state_of(view: &HostView, seen: &InstanceView, active: bool) -> (&'static str
     if seen.bound.is_none() {
         return ("unbound", Some(format!("not enrolled; `t3pin enroll {}` takes it over", seen.user)));
     }
-    if let Some(open) = seen.open.as_ref().filter(|open| open.deferral.is_some() && view.frozen.is_none()) {
+    if let Some(open) =
+        seen.open.as_ref().filter(|open| open.deferral.is_some() && view.frozen.is_none() && seen.rivals.is_none())
+    {
         return ("deferred", Some(words(open)));
     }
     match decide(view, seen) {

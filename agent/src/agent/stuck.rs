@@ -13,7 +13,8 @@ impl Agent {
             Some(running) => format!("{} runs and answers as {running}", bump.instance.unit),
             None => format!("{} does not answer", bump.instance.unit),
         };
-        format!("{}. Now {server}. What to do: {}", words(bump), self.ways_out(bump).join("; "))
+        let prospect = self.retries.prospect(bump.id);
+        format!("{}. Now {server}; it is {prospect}. What to do: {}", words(bump), self.ways_out(bump).join("; "))
     }
 
     /// One thing to do each, the easiest first. Reads the disk.

@@ -20,6 +20,8 @@ use crate::systemd::UnitState;
 
 /// One look may take this long; then the activity is unknown, which means busy.
 const LOOK: Duration = Duration::from_secs(5);
+/// Whether another manager of a server is gone is looked at again after this, in ms.
+const RIVALS_AGAIN_MS: i64 = 15_000;
 
 impl Agent {
     /// All users with an instance: known to systemd, or with an environment file.
@@ -52,6 +54,18 @@ impl Agent {
             let mut seen = self.instance_view(pin, enforced, &user, wait)?;
             self.look_closer(&view, &mut seen).await;
             view.instances.push(seen);
+        }
+        Ok(view)
+    }
+
+    /// As [`Agent::survey`] while an order to enforce is carried out, without a look at anybody.
+    pub async fn foresee(&self, pin: &Pin) -> Result<HostView, SurveyError> {
+        let mut view = self.host_view()?;
+        view.enforced_ms = view.now_ms;
+        let mut waits = self.journal.waits()?;
+        for user in self.users().await {
+            let wait = waits.remove(&user).unwrap_or_default();
+            view.instances.push(self.instance_view(pin, None, &user, wait)?);
         }
         Ok(view)
     }
@@ -90,6 +104,7 @@ impl Agent {
             stopped: false,
             unenforced: enforced.is_some_and(|enforced| *enforced.wanted(user) != wanted),
             problem: None,
+            rivals: None,
             activity: None,
             busy_until_ms: None,
             wait,
@@ -117,18 +132,20 @@ impl Agent {
         let waits = waits(view, seen);
         let earliest_ms = waits.as_ref().and_then(|waits| waits.until_ms);
         let waits = waits.filter(|waits| waits.owner != DeferralOwner::Activity).and_then(|waits| waits.until_ms);
+        let gone = seen.rivals.is_some().then_some(now.saturating_add(RIVALS_AGAIN_MS));
         let activity = seen.activity.clone();
         self.sights.note(
             &seen.user,
             Seen {
                 stopped: seen.stopped,
                 problem: seen.problem.clone(),
+                rivals: seen.rivals.clone(),
                 sight: activity.map(|activity| Sight { at_ms: now, activity, moved_ms: None, busy_until_ms: None, tries: 0 }),
                 watch,
                 quiet_ms: if hurry(&seen.wait, now, &view.rules) == Hurry::None { view.rules.quiet_ms } else { 0 },
                 at_ms: now,
                 earliest_ms,
-                until_ms: waits.into_iter().chain(next_rule(&seen.wait, now, &view.rules)).min(),
+                until_ms: waits.into_iter().chain(gone).chain(next_rule(&seen.wait, now, &view.rules)).min(),
             },
         );
         // What was known before of jobs in terminals counts on.
@@ -156,6 +173,14 @@ impl Agent {
             }
             Ok(state) => {
                 seen.stopped = state.active_state == "inactive";
+                match self.rivals(&instance.place, &state.control_group).await {
+                    Ok(rivals) => seen.rivals = rivals.map(|rivals| rivals.to_string()),
+                    Err(why) => {
+                        let why = format!("whether something else manages this server could not be looked at: {why}");
+                        seen.activity = Some(Activity::Unknown { why });
+                        return None;
+                    }
+                }
                 // What waits for something else, or must not be done at all, needs no look.
                 if !matches!(decide(view, seen), Decision::Bump(_)) {
                     return None;

@@ -7,7 +7,7 @@ use super::{Agent, now_ms};
 use crate::conduct;
 use crate::config::Pin;
 use crate::domain::{BumpId, UserName, Verdict};
-use crate::engine::rollout::{Decision, Next, decide, next};
+use crate::engine::rollout::{Next, comes_back, next};
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
 
@@ -100,7 +100,7 @@ impl Agent {
                 self.put_off(id, reason, owner, &|_| ()).await?;
                 Ok(true)
             }
-            Next::Rest => Ok(view.instances.iter().any(|instance| matches!(decide(&view, instance), Decision::Defer(_)))),
+            Next::Rest => Ok(view.instances.iter().any(|instance| comes_back(&view, instance))),
             _ => Ok(false),
         }
     }

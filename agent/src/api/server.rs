@@ -23,8 +23,8 @@ use self::limits::Limits;
 use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::explanation::Explanation;
 use super::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
-    RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
+    PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 
@@ -70,6 +70,9 @@ pub trait Handler: Send + Sync + 'static {
     /// that goes beyond what users may say about themselves is the handler's to refuse.
     fn defer(&self, caller: Caller, user: UserName, request: DeferRequest)
     -> impl Future<Output = Result<Told, ApiError>> + Send;
+    /// Has a pairing credential minted for `user`'s server. Privileged, or `user` themselves. Takes as long as t3 does, some seconds.
+    fn mint(&self, caller: Caller, user: UserName, request: MintRequest)
+    -> impl Future<Output = Result<Minted, ApiError>> + Send;
     /// Follows a run: `not-found` unless privileged or asked for by `caller`.
     fn run(&self, caller: Caller, id: u64) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Sets the freeze. Privileged.

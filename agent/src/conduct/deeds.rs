@@ -109,6 +109,11 @@ async fn switch<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 
 async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Event, Fault> {
     let unit = bump.instance.unit.as_str();
+    if *version == bump.to && is_back(host, bump) {
+        let reason =
+            format!("the data of {} was put back while the agent was down, so {version} is not started on it", bump.from);
+        return Err(Fault { reason, blame: Blame::Environment });
+    }
     let bound = host.binding(bump.instance.user()).map_err(|e| io_fault("the binding", &e))?;
     if bound.as_ref() != Some(version) {
         host.bind(bump.instance.user(), version).map_err(|e| io_fault(&format!("the binding to {version}"), &e))?;
@@ -124,6 +129,13 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
     }
 }
 
+/// Whether old data and old binding are back without the journal knowing of it: `t3pin recover` does that when it cannot read it.
+/// The new version must not run on that data (promise 2), and whoever works on it by now is not interrupted (promise 4).
+fn is_back<H: Host>(host: &H, bump: &Bump) -> bool {
+    let bound = host.binding(bump.instance.user()).ok().flatten();
+    bound.as_ref() == Some(&bump.from) && host.vault().is_back(&bump.instance.place, bump.id).is_ok_and(|back| back)
+}
+
 async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
     let (vault, place, id) = (host.vault().clone(), bump.instance.place.clone(), bump.id);
     blocking(move || vault.archive(&place, id)).await.map_err(data)?;
@@ -137,6 +149,9 @@ async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 }
 
 async fn stop<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
+    if is_back(host, bump) {
+        return Ok(Event::Stopped);
+    }
     host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
     host.thaw(&bump.instance.unit).await.map_err(systemd)?;
     host.stop(&bump.instance.unit).await.map_err(systemd)?;

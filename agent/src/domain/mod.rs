@@ -9,8 +9,10 @@ mod deferral;
 mod ids;
 mod instance;
 mod kept_id;
+mod pairing;
 mod probe;
 mod rehearsal;
+mod rival;
 mod snapshot;
 mod user;
 mod version;
@@ -20,11 +22,13 @@ pub use deferral::{Closed, Deferral, DeferralOwner, Said, Wait, Word};
 pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};
 pub use kept_id::KeptId;
+pub use pairing::{PairingError, PairingLabel, PairingTtl};
 pub use probe::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord, Verdict};
 pub use rehearsal::RehearsalReport;
+pub use rival::{LauncherState, OwnService, Rivals, StrayServer};
 pub use snapshot::{
-    EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId, StateEntry, WorkMarks,
-    copied_entries,
+    ATTACHMENTS, Attachments, EntryKind, Lying, REBUILT, STATE_ENTRIES, Salvage, SeedMethod, SeedReport, Snapshot, SnapshotId,
+    StateEntry, WorkMarks, copied_entries,
 };
 pub use user::{UserName, UserNameError};
 pub use version::{Version, VersionError};

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::{BumpId, UnixMs, UserName, Version};
 
 /// The entries of `userdata/` that move together (T3-CONTRACT section 7, "backup"): the database with its sidecars, the
-/// signing keys, the client's identity of the server and the settings that newer versions extend. Never `worktrees/`,
-/// `logs/`, `caches/`. `state.sqlite-shm` is listed so that a stale one is never left beside a restored database; it is
+/// signing keys, the client's identity of the server, the settings that newer versions extend and the [`ATTACHMENTS`]. Never
+/// `worktrees/`, `logs/`, `caches/`. `state.sqlite-shm` is listed so that a stale one is never left beside a restored database; it is
 /// rebuilt by SQLite and need not be copied. `state.sqlite-journal` is there only while, or after, something used the
 /// database outside of WAL mode: left beside another database it would be played back into that one
 /// (SQLite, "Atomic Commit", hot journals).
-pub const STATE_ENTRIES: [&str; 8] = [
+pub const STATE_ENTRIES: [&str; 9] = [
     "state.sqlite",
     "state.sqlite-wal",
     "state.sqlite-shm",
@@ -21,7 +21,12 @@ pub const STATE_ENTRIES: [&str; 8] = [
     "environment-id",
     "settings.json",
     "keybindings.json",
+    ATTACHMENTS,
 ];
+
+/// What messages refer to: files that are written once, many of them, and large ones. Moved as one; nothing looks at each of them
+/// while a server is down, beyond seeing which have changed.
+pub const ATTACHMENTS: &str = "attachments";
 
 /// What SQLite rebuilds by itself: taken into custody, but neither copied nor compared.
 pub const REBUILT: &str = "state.sqlite-shm";
@@ -114,6 +119,20 @@ pub struct SeedReport {
     pub late_bytes: u64,
     /// The last writes are in a log beside the copy's database: one is worth nothing without the other.
     pub log: bool,
+    /// What the [`ATTACHMENTS`] were; `None` when there were none.
+    #[serde(default)]
+    pub attachments: Option<Attachments>,
+}
+
+/// The [`ATTACHMENTS`] in short: there may be more of them than a message or a manifest should hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachments {
+    /// Files and directories.
+    pub entries: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// BLAKE3, in hex, of what [`Lying`] says of an original, of all of them: while it stays the same nobody has written to them.
+    pub digest: String,
 }
 
 /// How the copy for the new version was made.
@@ -172,7 +191,7 @@ impl WorkMarks {
 pub struct Salvage {
     /// Where it lies (root only).
     pub path: PathBuf,
-    /// Bytes in it.
+    /// Bytes in it, without those of the [`ATTACHMENTS`]: nobody counts files while a server is down.
     pub bytes: u64,
 }
 

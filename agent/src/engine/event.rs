@@ -32,6 +32,8 @@ pub enum Event {
     },
     /// The agent was started again and found this bump open.
     AgentRestarted,
+    /// It is stuck, and the way back is tried again unasked.
+    TriedAgain,
     /// The last action could not be done.
     ActionFailed(Fault),
     /// See `Action::Rehearse`.

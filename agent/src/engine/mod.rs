@@ -10,10 +10,12 @@ mod event;
 mod fault;
 pub mod judge;
 mod needs;
+pub mod patience;
 mod phase;
 pub mod rollout;
 pub mod sight;
 pub mod waits;
+pub mod watch;
 
 pub use action::Action;
 pub use bump::{Bump, step};

@@ -61,6 +61,8 @@ pub struct InstanceView {
     pub unenforced: bool,
     /// Why it cannot be bumped at all (no port, foreign settings).
     pub problem: Option<String>,
+    /// What else manages it, and how that is resolved; goes on by itself when it is gone.
+    pub rivals: Option<String>,
     /// What was last seen of its activity; `None` when nobody looked.
     pub activity: Option<Activity>,
     /// When it was last seen to be at work, as far as that left no trace of its own (a job in a terminal).
@@ -137,6 +139,12 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     let wanted = &instance.wanted;
     if let Some(problem) = &instance.problem {
         return Decision::Refuse(problem.clone());
+    }
+    if let Some(rivals) = &instance.rivals {
+        return Decision::Refuse(format!(
+            "{rivals}. The bump goes on by itself when that is gone; `t3pin unenroll {}` leaves the server to the other manager",
+            instance.user
+        ));
     }
     if instance.unenforced {
         return Decision::HoldBack("the pin was changed; waits for the next enforcement (`t3pin enforce`)".to_owned());
@@ -217,6 +225,15 @@ pub fn next(view: &HostView) -> Next {
         }
     }
     Next::Rest
+}
+
+/// Whether it is worth another look by and by: what is in the way may go away without anybody's word.
+pub fn comes_back(view: &HostView, instance: &InstanceView) -> bool {
+    match decide(view, instance) {
+        Decision::Defer(_) | Decision::Bump(_) => true,
+        Decision::Refuse(_) => instance.rivals.is_some(),
+        Decision::Keep(_) | Decision::HoldBack(_) => false,
+    }
 }
 
 /// The instances in the order in which they would be bumped: canary first.

@@ -19,6 +19,7 @@ fn instance(user: &str, activity: Option<Activity>) -> InstanceView {
         stopped: false,
         unenforced: false,
         problem: None,
+        rivals: None,
         activity,
         busy_until_ms: None,
         wait: Wait::default(),

@@ -22,6 +22,7 @@ fn instance(activity: Option<Activity>, wait: Wait) -> InstanceView {
         stopped: false,
         unenforced: false,
         problem: None,
+        rivals: None,
         activity,
         busy_until_ms: None,
         wait,

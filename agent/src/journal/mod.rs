@@ -14,6 +14,7 @@ mod facts;
 mod migrate;
 mod opening;
 mod rebuild;
+mod restarts;
 mod schema;
 mod sums;
 #[cfg(test)]

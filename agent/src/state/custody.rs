@@ -69,6 +69,10 @@ pub struct Manifest {
     /// The snapshot that they were made from again, when they were: the archive has it, whatever becomes of custody.
     #[serde(default)]
     pub from_archive: Option<SnapshotId>,
+    /// Whether the attachments move with the rest. Earlier versions of t3pin left them where they were, and so does what came from
+    /// their snapshots.
+    #[serde(default)]
+    pub with_attachments: bool,
 }
 
 /// One bump's custody, open.

@@ -19,26 +19,48 @@ const FILES: [&str; 4] = ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm"
 /// Holders beyond this are not named.
 const NAMED: usize = 8;
 
-/// [`StateError::Held`] if a process of `owner`'s or root's, other than this one, workers of `ours` and those in the control
-/// group `server` (empty: none), has a file of the database in `dir` open or mapped.
+/// A process that has a database open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// [`StateError::Held`] if there is one of [`holders`].
 pub fn refuse_held(dir: &Dir, owner: u32, server: &str, ours: &[u32]) -> Result<(), StateError> {
+    let holders = holders(dir, owner, server, ours)?;
+    if holders.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for (index, Holder { pid, name }) in holders.iter().take(NAMED).enumerate() {
+        let separator = if index == 0 { "" } else { ", " };
+        write!(text, "{separator}{name} (pid {pid})").ok();
+    }
+    Err(StateError::Held { path: dir.path().join("state.sqlite"), holders: text })
+}
+
+/// The processes of `owner`'s or root's, other than this one, workers of `ours` and those in the control group `server` (empty:
+/// none), that have a file of the database in `dir` open or mapped.
+pub fn holders(dir: &Dir, owner: u32, server: &str, ours: &[u32]) -> Result<Vec<Holder>, StateError> {
     let mut files = Vec::new();
     for name in FILES {
         if let Some(seen) = dir.stat(name)? {
             files.push((rustix::fs::major(seen.dev), rustix::fs::minor(seen.dev), seen.ino));
         }
     }
+    let mut holders = Vec::new();
     if files.is_empty() {
-        return Ok(());
+        return Ok(holders);
     }
     #[cfg(feature = "simulation")]
     if crate::simulated::is_on() {
         let inodes: Vec<u64> = files.iter().map(|file| file.2).collect();
-        let holders = crate::simulated::with(|world| world.holders(owner, server, &inodes)).join(", ");
-        let path = dir.path().join("state.sqlite");
-        return if holders.is_empty() { Ok(()) } else { Err(StateError::Held { path, holders }) };
+        let names = crate::simulated::with(|world| world.holders(owner, server, &inodes));
+        return Ok(names.into_iter().map(|name| Holder { pid: 0, name }).collect());
     }
-    let mut holders = Vec::new();
     let failed = |source| StateError::Io { context: "listing processes".to_owned(), source };
     for process in std::fs::read_dir("/proc").map_err(failed)? {
         let process = process.map_err(failed)?;
@@ -50,18 +72,10 @@ pub fn refuse_held(dir: &Dir, owner: u32, server: &str, ours: &[u32]) -> Result<
         }
         if (has_open(&process.path(), &files) || has_mapped(&process.path(), &files)) && !is_in(&process.path(), server) {
             let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            holders.push((pid, comm.trim().chars().filter(|c| !c.is_control()).collect::<String>()));
+            holders.push(Holder { pid, name: comm.trim().chars().filter(|c| !c.is_control()).collect() });
         }
     }
-    if holders.is_empty() {
-        return Ok(());
-    }
-    let mut text = String::new();
-    for (index, (pid, comm)) in holders.iter().take(NAMED).enumerate() {
-        let separator = if index == 0 { "" } else { ", " };
-        write!(text, "{separator}{comm} (pid {pid})").ok();
-    }
-    Err(StateError::Held { path: dir.path().join("state.sqlite"), holders: text })
+    Ok(holders)
 }
 
 /// Whether a process is in the control group or below it (cgroups(7): version 2 has the line `0::PATH`).

@@ -26,6 +26,7 @@ mod secure;
 mod seeding;
 mod snapshot;
 mod stir;
+mod strays;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,7 @@ use std::time::Duration;
 pub use inventory::{CustodySeen, Whereabouts};
 
 use self::archive::shelf::Shelf;
-use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, UnixMs, UserName, Version};
+use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, StrayServer, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError, is_full};
 use crate::worker::{self, Answer, LiveCopyReport, Task, TaskErrorKind, WorkerError};
 
@@ -176,6 +177,13 @@ impl Vault {
         blocking(move || preflight::preflight(&vault, &place)).await
     }
 
+    /// Whether there is room for bumps of all of these, before the first begins: copies and originals lie side by side until a bump
+    /// is settled, and then its snapshot stays. [`StateError::NoSpace`] names the file system that is too small. Changes nothing.
+    pub async fn preflight_all(&self, places: Vec<Place>) -> Result<(), StateError> {
+        let vault = self.clone();
+        blocking(move || preflight::preflight_all(&vault, &places)).await
+    }
+
     /// The live copy for the rehearsal; returns the home directory to bind into the sandbox, in which `.t3/userdata/` is
     /// the copy, and what it holds.
     pub async fn copy_live(
@@ -222,6 +230,12 @@ impl Vault {
         inventory::custodies(self, place)
     }
 
+    /// Whether the originals of `bump` were put back into their place, as far as custody tells.
+    pub fn is_back(&self, place: &Place, bump: BumpId) -> Result<bool, StateError> {
+        let _lock = self.lock(&place.account.user)?;
+        Ok(custody::Custody::find(self, place, bump)?.is_some_and(|(_, manifest)| manifest.phase == custody::Phase::Restored))
+    }
+
     /// The last bump of anybody's that holds, custody or archive know of.
     pub fn last_bump(&self) -> Result<Option<BumpId>, StateError> {
         inventory::last_bump(self)
@@ -232,6 +246,16 @@ impl Vault {
     pub async fn refuse_held(&self, place: &Place, server: &str) -> Result<(), StateError> {
         let (whose, server, ours) = (place.clone(), server.to_owned(), self.seeding.pids());
         blocking(move || secure::refuse_held(&whose, &server, &ours)).await
+    }
+
+    /// Servers on the database that do not belong to the control group `server` (empty when the user's unit does not run).
+    pub async fn stray_servers(&self, place: &Place, server: &str) -> Result<Vec<StrayServer>, StateError> {
+        let (whose, server, ours) = (place.clone(), server.to_owned(), self.seeding.pids());
+        blocking(move || match reach::userdata(&whose)? {
+            Some(userdata) => strays::servers(&userdata, whose.account.uid, &server, &ours),
+            None => Ok(vec![]),
+        })
+        .await
     }
 
     /// The copy for the new version, made and checked as the user beside the running server, and kept within reach of what is

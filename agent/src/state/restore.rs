@@ -5,7 +5,7 @@
 
 use super::custody::{Custody, Manifest, Phase, TOP};
 use super::{REREAD, StateError, Vault, reach, unarchive};
-use crate::domain::{BumpId, Place, REBUILT, STATE_ENTRIES, Salvage};
+use crate::domain::{ATTACHMENTS, BumpId, Place, REBUILT, STATE_ENTRIES, Salvage};
 use crate::worker::files::{Deadline, Dir, survey};
 
 const DATABASE: &str = "state.sqlite";
@@ -107,7 +107,7 @@ fn refuse_lost(userdata: &Dir, original: &Dir, manifest: &Manifest) -> Result<()
 /// is removed afterwards.
 fn set_aside(custody: &Custody, manifest: &Manifest, userdata: &Dir, original: &Dir, keep: bool) -> Result<(), StateError> {
     let mut names = Vec::new();
-    for name in STATE_ENTRIES {
+    for name in STATE_ENTRIES.into_iter().filter(|name| manifest.with_attachments || *name != ATTACHMENTS) {
         let Some(there) = userdata.stat(name)? else { continue };
         let is_original = match manifest.taken.iter().find(|taken| taken.name == name) {
             Some(taken) => taken.ino == there.ino || original.stat(name)?.is_none(),
@@ -120,8 +120,8 @@ fn set_aside(custody: &Custody, manifest: &Manifest, userdata: &Dir, original: &
     if names.is_empty() {
         return Ok(());
     }
-    let written = names.iter().any(|name| survey(userdata, name).newest_ns > i128::from(manifest.seeded_ns));
-    let aside = if keep || written { custody.salvage(manifest.round)? } else { custody.discard()? };
+    let was_written = || names.iter().any(|name| survey(userdata, name).newest_ns > i128::from(manifest.seeded_ns));
+    let aside = if keep || was_written() { custody.salvage(manifest.round)? } else { custody.discard()? };
     for name in names {
         let free = free_name(&aside, name)?;
         userdata.move_to(name, &aside, &free)?;
@@ -160,6 +160,7 @@ fn salvage(custody: &Custody, round: u32) -> Result<Option<Salvage>, StateError>
     if names.is_empty() {
         return Ok(None);
     }
-    let bytes = names.iter().fold(0u64, |sum, name| sum.saturating_add(survey(&dir, name).bytes));
+    let counted = names.iter().filter(|name| *name != ATTACHMENTS);
+    let bytes = counted.fold(0u64, |sum, name| sum.saturating_add(survey(&dir, name).bytes));
     Ok(Some(Salvage { path: dir.path().to_owned(), bytes }))
 }

@@ -9,6 +9,7 @@ use super::custody::{Custody, Phase};
 use super::snapshot::{self, Kept};
 use super::{StateError, Vault};
 use crate::domain::{BumpId, Snapshot, SnapshotId, UserName, Version};
+use crate::kill_point::{self, Point};
 use crate::worker::files::{Deadline, remove_tree};
 
 /// How long snapshots are kept, for each user. The newest always is.
@@ -63,6 +64,7 @@ pub fn retain(
         }
     }
     tidy(&shelf, until)?;
+    kill_point::reach(Some(user), Point::Amid("swept"));
     Ok(removed)
 }
 
@@ -115,7 +117,9 @@ fn forget(vault: &Vault, shelf: &Shelf, id: SnapshotId) -> Result<bool, StateErr
     let gone = format!("{id}{GONE}");
     shelf.dir.move_to(&id.to_string(), &shelf.dir, &gone)?;
     shelf.dir.sync()?;
+    kill_point::reach(Some(&shelf.user), Point::Amid("retired"));
     remove_tree(&shelf.dir, &gone)?;
+    kill_point::reach(Some(&shelf.user), Point::Amid("forgotten"));
     if let Some(custody) = custody
         && custody.is_bare()?
     {

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use super::custody::{Custody, Manifest, Phase, Taken};
 use super::{StateError, Vault, holders, reach, restore, snapshot};
 use crate::domain::{
-    BumpId, EntryKind, Lying, Place, REBUILT, STATE_ENTRIES, SeedReport, Snapshot, UnixMs, Version, copied_entries,
+    ATTACHMENTS, BumpId, EntryKind, Lying, Place, REBUILT, STATE_ENTRIES, SeedReport, Snapshot, UnixMs, Version, copied_entries,
 };
-use crate::worker::files::{Dir, FileError, lying};
+use crate::worker::files::{Dir, FileError, Listing, lying};
 
 /// Finishes what an earlier process began; `None` when nothing was begun (or it was undone since).
 pub fn resume(vault: &Vault, place: &Place, bump: BumpId) -> Result<Option<(SeedReport, Snapshot)>, StateError> {
@@ -85,6 +85,7 @@ pub fn begin(
         round: earlier.map_or(1, |(_, manifest)| manifest.round.saturating_add(1)),
         phase: Phase::Taken,
         from_archive: None,
+        with_attachments: true,
     };
     custody.write(&manifest)?;
     vault.note_custody(&place.account.user, bump, custody.path())?;
@@ -129,12 +130,23 @@ pub fn refuse_changed(original: &Dir, manifest: &Manifest) -> Result<(), StateEr
     let now = lying(original, &copied_entries(), manifest.uid)?;
     match difference(&manifest.seed.originals, &now) {
         None => Ok(()),
-        Some(path) => {
-            let why =
-                "is not as it was when the copy for the new version was made from it: something wrote to it since".to_owned();
-            Err(StateError::Mismatch { path: original.path().join(path), why })
-        }
+        Some(path) => Err(written_to(original, path)),
     }
+}
+
+/// As [`refuse_changed`], and every single one of the attachments is looked at, too: once nobody waits for their server.
+pub fn refuse_changed_whole(original: &Dir, manifest: &Manifest) -> Result<(), StateError> {
+    refuse_changed(original, manifest)?;
+    let now = || Ok::<_, FileError>(Listing::of(original, ATTACHMENTS, manifest.uid)?.map(|listing| listing.summary()));
+    if manifest.with_attachments && now()? != manifest.seed.attachments {
+        return Err(written_to(original, ATTACHMENTS));
+    }
+    Ok(())
+}
+
+fn written_to(original: &Dir, path: &str) -> StateError {
+    let why = "is not as it was when the copy for the new version was made from it: something wrote to it since".to_owned();
+    StateError::Mismatch { path: original.path().join(path), why }
 }
 
 /// The first path at which two lists of the same entries differ.

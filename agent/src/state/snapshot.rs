@@ -33,6 +33,9 @@ pub struct Kept {
     /// The digest of all its pages; `None` for the files of earlier versions of t3pin.
     #[serde(default)]
     pub pages_digest: Option<String>,
+    /// Whether the attachments of the time are in it, if there were any; not in those of earlier versions of t3pin.
+    #[serde(default)]
+    pub with_attachments: bool,
 }
 
 /// When a snapshot was last read from end to end, and what was found.
@@ -56,7 +59,8 @@ pub fn to_be(vault: &Vault, manifest: &Manifest) -> Snapshot {
         version: manifest.version.clone(),
         migration_level: manifest.seed.migration_level,
         created_ms: manifest.created_ms,
-        bytes: manifest.seed.originals.iter().map(|entry| entry.bytes).sum(),
+        bytes: manifest.seed.originals.iter().map(|entry| entry.bytes).sum::<u64>()
+            + manifest.seed.attachments.as_ref().map_or(0, |all| all.bytes),
         path: vault.root.join("snapshots").join(manifest.user.as_str()).join(id.to_string()),
         entries: Vec::new(),
     }

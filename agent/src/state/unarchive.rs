@@ -5,8 +5,8 @@ use super::archive::shelf::Shelf;
 use super::custody::{Custody, Manifest, Phase, Taken};
 use super::snapshot::{self, Kept};
 use super::{StateError, Vault, preflight, reach};
-use crate::domain::{BumpId, Place, STATE_ENTRIES, SeedMethod, SeedReport, SnapshotId};
-use crate::worker::files::{Deadline, dress, hash_file, lying, sync_tree};
+use crate::domain::{ATTACHMENTS, BumpId, Place, STATE_ENTRIES, SeedMethod, SeedReport, SnapshotId};
+use crate::worker::files::{Deadline, Listing, dress, hash_file, lying, sync_tree};
 
 /// See [`Vault::unarchive`].
 pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, until: Deadline) -> Result<(), StateError> {
@@ -55,6 +55,7 @@ pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, unt
         method: SeedMethod::Archive,
         late_bytes: 0,
         log: false,
+        attachments: Listing::of(&original, ATTACHMENTS, account.uid)?.map(|listing| listing.summary()),
     };
     custody.write(&Manifest {
         format: 2,
@@ -72,6 +73,7 @@ pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, unt
         round,
         phase: Phase::Taken,
         from_archive: Some(id),
+        with_attachments: kept.with_attachments,
     })?;
     vault.note_custody(&account.user, bump, custody.path())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use zbus::{DynamicType, Message, OwnedObjectPath, OwnedVariant, Type};
 
 use super::{Systemd, SystemdError};
@@ -20,8 +21,29 @@ pub(super) const SERVICE: &str = "org.freedesktop.systemd1";
 
 /// systemd answers most calls in milliseconds; `Reload` of a host with many units takes seconds. D-Bus's own default is 25 s.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two tries to connect.
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 
 impl Systemd {
+    /// Connects as soon as the system bus answers and systemd is on it, at boot or while the bus is restarted. Gives up only after
+    /// `patience`, with what was wrong last.
+    pub async fn connect_within(patience: Duration) -> Result<Self, SystemdError> {
+        let until = Instant::now() + patience;
+        let mut waits = false;
+        loop {
+            match Self::connect().await {
+                Ok(systemd) => return Ok(systemd),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(error) if !waits => {
+                    waits = true;
+                    tracing::warn!("systemd cannot be asked yet; waiting for up to {} s: {error}", patience.as_secs());
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+    }
+
     /// Connects to the system bus, and asks systemd to send signals to this connection (`Subscribe`): without that
     /// neither `JobRemoved` nor unit changes arrive.
     pub async fn connect() -> Result<Self, SystemdError> {

@@ -20,8 +20,10 @@ mod seal;
 mod share;
 mod store;
 mod tree;
+mod verify;
 
 pub use retire::Retired;
+pub use verify::Depth;
 
 use std::path::PathBuf;
 use std::time::Duration;

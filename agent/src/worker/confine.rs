@@ -23,7 +23,7 @@ use seccompiler::{
 };
 
 use super::child::lower;
-use super::protocol::Task;
+use super::protocol::{MintSpec, ProbeSpec, Task};
 
 /// The first Landlock that lets files be moved between directories (LANDLOCK_ACCESS_FS_REFER).
 const LEAST: ABI = ABI::V2;
@@ -106,9 +106,12 @@ fn needs(task: &Task) -> Option<Needs> {
         Task::Merge { dir } => Some(Needs { data: vec![dir.clone()], network: false, programs: false }),
         Task::Finish => data(&[]),
         Task::Describe { .. } => Some(Needs { data: Vec::new(), network: true, programs: false }),
-        Task::Probe(spec) => {
+        Task::OwnService { home, base_dir } => {
+            Some(Needs { data: vec![home.clone(), base_dir.clone()], network: false, programs: false })
+        }
+        Task::Probe(ProbeSpec { base_dir, .. }) | Task::Mint(MintSpec { base_dir, .. }) => {
             let home = std::env::var_os("HOME").map(PathBuf::from);
-            Some(Needs { data: [spec.base_dir.clone()].into_iter().chain(home).collect(), network: true, programs: true })
+            Some(Needs { data: [base_dir.clone()].into_iter().chain(home).collect(), network: true, programs: true })
         }
         Task::Rehearse(_) => None,
     }
@@ -362,7 +365,7 @@ mod tests {
     fn a_probe_runs_the_users_t3_and_reads_no_other_home() {
         let (dir, base) = base();
         let elsewhere = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        let spec = crate::worker::ProbeSpec {
+        let spec = ProbeSpec {
             address: "127.0.0.1:1".to_owned(),
             cli: "/bin/true".into(),
             base_dir: base.clone(),

@@ -23,7 +23,7 @@ pub use protocol::TaskError;
 #[cfg(test)]
 pub use protocol::answer_line;
 pub use protocol::{
-    Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind, read_answer, task_line,
+    Answer, LiveCopyReport, MAX_MESSAGE, MintSpec, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind, read_answer, task_line,
 };
 pub use spawn::{Standby, WorkerError, begin, run};
 pub use tasks::redact::redact;

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Activity, Descriptor, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs, Version, WorkMarks};
+use crate::domain::{
+    Activity, Descriptor, OwnService, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs,
+    Version, WorkMarks,
+};
 
 /// Bytes that either side reads at most.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -131,6 +134,13 @@ pub enum Task {
         /// The user's `userdata/`.
         userdata: PathBuf,
     },
+    /// Look for T3's own background service in the user's files. Answer: [`Answer::OwnService`].
+    OwnService {
+        /// The user's home.
+        home: PathBuf,
+        /// t3's base directory.
+        base_dir: PathBuf,
+    },
     /// Make one ordinary file of the `state.sqlite` in a directory of the user's and its WAL. Answer: [`Answer::Done`].
     Merge {
         /// The directory.
@@ -138,6 +148,8 @@ pub enum Task {
     },
     /// The pairing handshake against a running server. Answer: [`Answer::Probe`].
     Probe(ProbeSpec),
+    /// A pairing credential from the CLI of the version that serves. Answer: [`Answer::Minted`].
+    Mint(MintSpec),
     /// Only the environment descriptor, one short try. Answer: [`Answer::Descriptor`].
     Describe {
         /// Address and port, e.g. `127.0.0.1:3773`.
@@ -171,6 +183,19 @@ pub struct ProbeSpec {
     pub start_deadline_ms: u64,
     /// ...stretched up to this many ms while the database or its WAL visibly changes.
     pub start_ceiling_ms: u64,
+}
+
+/// What minting needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MintSpec {
+    /// The CLI of exactly the version that serves (`.../bin/t3`), T3-CONTRACT section 6.
+    pub cli: PathBuf,
+    /// t3's base directory.
+    pub base_dir: PathBuf,
+    /// For how long the credential is good.
+    pub ttl: PairingTtl,
+    /// What it is called.
+    pub label: Option<PairingLabel>,
 }
 
 /// What a rehearsal needs to know.
@@ -207,8 +232,12 @@ pub enum Answer {
         /// Sessions neither revoked nor expired.
         sessions: u64,
     },
+    /// See [`Task::OwnService`].
+    OwnService(OwnService),
     /// See [`Task::Probe`].
     Probe(ProbeReport),
+    /// See [`Task::Mint`].
+    Minted(MintedLink),
     /// See [`Task::Describe`]; `None` when nobody answers.
     Descriptor(Option<Descriptor>),
     /// See [`Task::Rehearse`].
@@ -265,6 +294,9 @@ pub struct MintedLink {
     pub id: String,
     /// The one-time credential.
     pub credential: String,
+    /// Until when it is good, as t3 says it.
+    #[serde(default, rename = "expiresAt")]
+    pub expires_at: Option<String>,
 }
 
 impl std::fmt::Debug for MintedLink {
@@ -303,7 +335,7 @@ pub enum TaskErrorKind {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::{BusyReason, ProbeStep, StepOutcome, StepRecord};
+    use crate::domain::{BusyReason, LauncherState, ProbeStep, StepOutcome, StepRecord};
 
     fn spec() -> ProbeSpec {
         ProbeSpec {
@@ -339,9 +371,16 @@ mod tests {
             Task::Look { userdata: dir() },
             Task::Lookout { userdata: dir() },
             Task::Marks { userdata: dir() },
+            Task::OwnService { home: dir(), base_dir: dir() },
             Task::Merge { dir: dir() },
             Task::Probe(spec()),
             Task::Describe { address: "x".to_owned() },
+            Task::Mint(MintSpec {
+                cli: dir(),
+                base_dir: dir(),
+                ttl: PairingTtl::default(),
+                label: Some("phone".parse().unwrap()),
+            }),
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),
         ];
         for task in tasks {
@@ -364,8 +403,15 @@ mod tests {
             output_tail: vec!["x".to_owned()],
         };
         let marks = WorkMarks { tables: [("t".to_owned(), 1)].into() };
-        let seed =
-            SeedReport { originals: vec![], migration_level: None, bytes: 1, method: SeedMethod::Copy, late_bytes: 0, log: true };
+        let seed = SeedReport {
+            originals: vec![],
+            migration_level: None,
+            bytes: 1,
+            method: SeedMethod::Copy,
+            late_bytes: 0,
+            log: true,
+            attachments: None,
+        };
         let answers = [
             Answer::Done,
             Answer::LiveCopy(LiveCopyReport { bytes: 1, migration_level: Some(1), sessions: 2, taken_ms: 3 }),
@@ -380,6 +426,10 @@ mod tests {
             })),
             Answer::Activity(Activity::Idle { last_activity_ms: None }),
             Answer::Activity(Activity::Busy { reasons: vec![BusyReason::PendingInput { count: 1 }] }),
+            Answer::OwnService(OwnService {
+                units: vec![],
+                state: Some(LauncherState { path: "/s".into(), active_version: Err("e".to_owned()), updating_to: None }),
+            }),
             Answer::Marks { marks, migration_level: None, sessions: 0 },
             Answer::Probe(probe()),
             Answer::Descriptor(None),
@@ -413,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_minted_link_never_shows_its_credential() {
-        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned() };
+        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned(), expires_at: None };
         assert!(!format!("{link:?}").contains("ABCD"));
     }
 }

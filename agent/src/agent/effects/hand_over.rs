@@ -43,6 +43,8 @@ impl Agent {
     /// Hands the running unit of `bump` over: stops it unless `busy` says why not. The data is held from before the stop on.
     pub(super) async fn hand_over(&self, bump: &Bump, state: &UnitState, busy: Busy<'_>) -> Result<HandedOver, Fault> {
         let (place, user) = (&bump.instance.place, bump.instance.user());
+        // That this is the phase is on the ledger: no other begins.
+        self.mints.none_of(user).await;
         let activity = self.activity(place, &state.control_group, LOOK).await;
         if let Some(reason) = busy(&activity, now_ms()) {
             return Ok(HandedOver::Busy { activity, reason });

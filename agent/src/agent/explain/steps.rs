@@ -34,6 +34,7 @@ fn sentence(bump: &Bump, event: &Event, entered: Option<Phase>) -> Option<String
         Event::RollbackAsked { force, reason } => {
             format!("{reason}{}", if *force { ", whoever is at work" } else { "" })
         }
+        Event::TriedAgain => format!("the way back to {from} was tried again"),
         Event::AgentRestarted => "the agent was started again and took the bump up where it was".to_owned(),
         Event::ActionFailed(fault) => format!("this failed: {}", fault.reason),
         Event::Rehearsed { report, control } => {

@@ -21,7 +21,8 @@ pub enum Cue {
     PutOff,
     /// It is no longer wanted.
     CalledOff,
-    /// A person wants the old version and the old data back, but not at the price of work in flight.
+    /// A person wants the old version and the old data back, but not at the price of work in flight; or they are tried to be
+    /// brought back once more unasked.
     RollbackAsked,
     /// A person wants them back at any price.
     RollbackForced,
@@ -97,6 +98,9 @@ pub fn weigh(bump: &Bump, now_ms: UnixMs, event: &Event) -> (Cue, Option<Fault>)
             };
             blamed(cue, reason.clone(), Blame::Operator)
         }
+        // As a person would ask for it, without force. What went wrong first stays what went wrong.
+        Event::TriedAgain if bump.phase == Phase::Stuck => plain(Cue::RollbackAsked),
+        Event::TriedAgain => plain(Cue::NothingKept),
         Event::AgentRestarted => match bump.phase {
             Phase::Planned => {
                 blamed(Cue::AgentRestarted, "the agent was restarted before anything was done".to_owned(), Blame::Operator)

@@ -3,7 +3,7 @@
 use super::Bump;
 use super::cue::UNDO_TRIES;
 use crate::domain::{Deferral, DeferralOwner, UnixMs};
-use crate::engine::{Event, Fault, Outcome, Phase, SoakLook, Undo};
+use crate::engine::{Blame, Event, Fault, Outcome, Phase, SoakLook, Undo};
 
 /// Takes `event`, of which `fault` was weighed, down into `bump`, which is still in the phase that it happened in and goes
 /// on to `next` (the same phase, where it stays).
@@ -46,6 +46,7 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
         | Event::Started
         | Event::Tidied => {}
         Event::PutOff { reason, owner } => put_off(bump, now_ms, reason, owner),
+        Event::TriedAgain => bump.remark = None,
         Event::RollbackAsked { .. } => {
             bump.remark = None;
             bump.fault = fault;
@@ -63,7 +64,8 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
             put_off(bump, now_ms, reason, DeferralOwner::Activity);
         }
         Event::FoundBusy { reason, .. } => {
-            bump.fault = None;
+            // Only that it was asked for is over; what a stuck bump suffers from is not.
+            bump.fault.take_if(|fault| fault.blame == Blame::Operator);
             bump.remark = Some(format!("the rollback that was asked for was not done: {reason}"));
         }
         Event::Secured { snapshot } => bump.snapshot = Some(snapshot),

@@ -215,6 +215,26 @@ fn an_old_version_that_does_not_come_up_either_is_stuck_and_says_so() {
     assert!(bump.remark.unwrap().contains("does not come up"));
 }
 
+#[test]
+fn what_is_stuck_and_tried_again_goes_back_and_still_says_what_was_wrong_first() {
+    let mut bump = soaking();
+    bump.phase = Phase::Verified;
+    bump = step(bump, 300, Event::Probed { report: probe(failed()), answered_ms: None, marks: None }).0;
+    while bump.phase != Phase::Stuck {
+        let fault = Fault { reason: "the disk is full".to_owned(), blame: Blame::Environment };
+        bump = step(bump, 400, Event::ActionFailed(fault)).0;
+    }
+    let first = bump.fault.clone();
+    let (again, action) = step(bump, 500, Event::TriedAgain);
+    assert_eq!(action, Some(Action::Quiesce { force: false }), "as careful as a person who does not force it");
+    let activity = Activity::Unknown { why: "x".to_owned() };
+    let busy = step(again.clone(), 510, Event::FoundBusy { activity, reason: "x".to_owned() }).0;
+    assert_eq!((busy.phase, &busy.fault), (Phase::Stuck, &first));
+    let back = run_well(again);
+    assert_eq!((back.phase, back.fault), (Phase::Closed(Outcome::RolledBack), first));
+    assert_eq!(step(soaking(), 300, Event::TriedAgain).0, soaking(), "nothing else is tried again");
+}
+
 /// Every event that can happen, good and bad.
 fn any_event() -> impl Strategy<Value = Event> {
     let fault = prop_oneof![Just(Blame::Version), Just(Blame::User), Just(Blame::Environment)]
@@ -224,6 +244,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => fault,
         3 => Just(Event::AgentRestarted),
+        1 => Just(Event::TriedAgain),
         2 => Just(Event::GoAhead),
         2 => Just(Event::FoundBusy { activity: Activity::Unknown { why: "x".to_owned() }, reason: "x".to_owned() }),
         1 => any::<bool>().prop_map(|force| Event::RollbackAsked { force, reason: "asked".to_owned() }),

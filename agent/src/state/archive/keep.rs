@@ -1,7 +1,7 @@
 //! From custody to a snapshot, and from a snapshot to files again.
 
 use super::super::custody::Manifest;
-use super::super::secure::refuse_changed;
+use super::super::secure::refuse_changed_whole;
 use super::super::snapshot::{self, Kept};
 use super::super::vault_dirs::{own_uid, private_dir};
 use super::super::{StateError, Vault};
@@ -17,9 +17,9 @@ use crate::worker::files::{Deadline, Dir, hash_file, remove_tree};
 /// When this returns it is whole on disk, so that the original may go. One that is there already is kept when it holds the
 /// same and is whole, else exchanged.
 pub fn make(vault: &Vault, shelf: &Shelf, manifest: &Manifest, original: &Dir, until: Deadline) -> Result<Kept, StateError> {
-    refuse_changed(original, manifest)?;
+    refuse_changed_whole(original, manifest)?;
     let put = put_whole(shelf, original, manifest.uid, until)?;
-    refuse_changed(original, manifest)?;
+    refuse_changed_whole(original, manifest)?;
     let mut snapshot = snapshot::to_be(vault, manifest);
     let there = snapshot::load(shelf, snapshot.id).ok().flatten();
     if let Some(there) = there
@@ -35,6 +35,7 @@ pub fn make(vault: &Vault, shelf: &Shelf, manifest: &Manifest, original: &Dir, u
         uid: Some(manifest.uid),
         environment_id: manifest.environment_id.clone(),
         pages_digest: Some(put.pages_digest),
+        with_attachments: manifest.with_attachments,
         snapshot,
     };
     publish(shelf, &kept, &put.recipe)?;

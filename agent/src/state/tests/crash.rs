@@ -9,41 +9,47 @@ use crate::worker::files::effect::budget;
 
 /// What a user may have.
 #[derive(Debug, Clone)]
-struct Had {
+pub(super) struct Had {
     rows: usize,
     database: bool,
     killed: bool,
     secrets: Option<Vec<Vec<u8>>>,
+    attachments: Option<Vec<Vec<u8>>>,
     files: [Option<(Vec<u8>, u32)>; 3],
 }
 
 const NAMES: [&str; 3] = ["environment-id", "settings.json", "keybindings.json"];
 
-fn had() -> impl Strategy<Value = Had> {
+pub(super) fn had() -> impl Strategy<Value = Had> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..200);
     let file = || prop::option::of((bytes(), prop::sample::select(vec![0o644u32, 0o600, 0o640])));
-    let secrets = prop::option::of(prop::collection::vec(bytes(), 0..3));
-    (0usize..60, any::<bool>(), any::<bool>(), secrets, [file(), file(), file()])
-        .prop_map(|(rows, database, killed, secrets, files)| Had { rows, database, killed, secrets, files })
+    let some = || prop::option::of(prop::collection::vec(bytes(), 0..3));
+    (0usize..60, any::<bool>(), any::<bool>(), some(), some(), [file(), file(), file()]).prop_map(
+        |(rows, database, killed, secrets, attachments, files)| Had { rows, database, killed, secrets, attachments, files },
+    )
 }
 
 impl Had {
-    fn everything() -> Self {
+    pub(super) fn everything() -> Self {
         Self {
             rows: 40,
             database: true,
             killed: true,
             secrets: Some(vec![b"key".to_vec(), b"more".to_vec()]),
+            attachments: Some(vec![b"picture".to_vec(), b"report".to_vec()]),
             files: [Some((b"id-1".to_vec(), 0o644)), Some((b"{}".to_vec(), 0o600)), Some((b"[]".to_vec(), 0o644))],
         }
     }
 
-    fn put(&self, stage: &Stage) {
+    pub(super) fn put(&self, stage: &Stage) {
         if self.database {
             stage.database(self.rows, self.killed);
         }
         for (n, secret) in self.secrets.iter().flatten().enumerate() {
             stage.write(&format!("secrets/key-{n}.bin"), secret, 0o600);
+        }
+        for (n, attachment) in self.attachments.iter().flatten().enumerate() {
+            stage.write(&format!("attachments/thread-{n}/file.png"), attachment, 0o640);
         }
         for (name, file) in NAMES.iter().zip(&self.files) {
             if let Some((content, mode)) = file {
@@ -55,17 +61,18 @@ impl Had {
 }
 
 /// What the new version does to the data it finds: changes and replaces, makes new files, and leaves a WAL behind.
-fn new_version_writes(stage: &Stage) {
+pub(super) fn new_version_writes(stage: &Stage) {
     stage.write("state.sqlite", b"what B wrote", 0o644);
     stage.write("state.sqlite-wal", b"what B wrote last", 0o644);
     stage.write("state.sqlite-shm", b"shm of B", 0o644);
     stage.write("state.sqlite-journal", b"journal of B", 0o644);
     stage.write("settings.json", b"settings of B", 0o644);
     stage.write("secrets/cloud.bin", b"new key of B", 0o600);
+    stage.write("attachments/thread-9/new.png", b"attached to B", 0o644);
 }
 
-const WRITTEN: [&[u8]; 6] =
-    [b"what B wrote", b"what B wrote last", b"shm of B", b"journal of B", b"settings of B", b"new key of B"];
+const WRITTEN: [&[u8]; 7] =
+    [b"what B wrote", b"what B wrote last", b"shm of B", b"journal of B", b"settings of B", b"new key of B", b"attached to B"];
 
 /// Secure, switch, and B runs, allowed `first` changes of the disk; then restores, killed after `again` changes each, then one
 /// that is not. Returns whether the first process got through.

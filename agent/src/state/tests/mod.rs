@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attachments;
 mod bench;
 mod bench_archive;
 mod crash;
+mod filesystems;
 mod hostile;
 mod keeping;
 pub(super) mod stage;
+mod twice;

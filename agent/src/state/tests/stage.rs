@@ -16,9 +16,11 @@ pub use crate::worker::tasks::stage::{UID, as_user, events, make_database};
 
 pub const BUMP: BumpId = BumpId(42);
 
-/// A mounted tmpfs, unmounted when dropped.
+/// A mounted file system, a tmpfs for most, unmounted when dropped.
 pub struct FileSystem {
     dir: TempDir,
+    /// What is mounted, where that is an image.
+    _image: Option<tempfile::NamedTempFile>,
 }
 
 impl FileSystem {
@@ -26,7 +28,37 @@ impl FileSystem {
         let dir = tempfile::tempdir().unwrap();
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None).expect("these tests run as root");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { dir }
+        Self { dir, _image: None }
+    }
+
+    /// A tmpfs of so many MB.
+    pub fn sized(megabytes: u64) -> Self {
+        let fs = Self::new();
+        let size = std::ffi::CString::new(format!("size={megabytes}m")).unwrap();
+        rustix::mount::mount_remount(fs.path(), MountFlags::empty(), size.as_c_str()).unwrap();
+        fs
+    }
+
+    /// A real file system of this kind in an image, with `options` for mount(8); `None`, and said, where that cannot be had.
+    pub fn image(kind: &str, make: &[&str], options: &str) -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(512 << 20).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (made, mounted) = (image.path().to_str().unwrap(), dir.path().to_str().unwrap());
+        let mkfs: Vec<&str> = ["-q"].into_iter().chain(make.iter().copied()).chain([made]).collect();
+        let options = format!("loop,{options}");
+        for (program, arguments) in [(format!("mkfs.{kind}"), mkfs), ("mount".to_owned(), vec!["-o", &options, made, mounted])] {
+            let said = std::process::Command::new(&program).args(&arguments).output();
+            let why = match said {
+                Ok(said) if said.status.success() => continue,
+                Ok(said) => String::from_utf8_lossy(&said.stderr).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            eprintln!("SKIPPED: no {kind} with {options} can be had here: {program}: {why}");
+            return None;
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Self { dir, _image: Some(image) })
     }
 
     /// The disk below the temporary directory as a mount of its own (a bind mount), for measurements.
@@ -34,7 +66,7 @@ impl FileSystem {
         let dir = tempfile::tempdir().unwrap();
         rustix::mount::mount_bind(dir.path(), dir.path()).expect("these tests run as root");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { dir }
+        Self { dir, _image: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -60,13 +92,16 @@ pub type Tree = BTreeMap<String, (u32, u32, u32, Option<Vec<u8>>)>;
 impl Stage {
     /// The user `name` on `fs`, with a vault beside the home.
     pub fn new(fs: &FileSystem, name: &str) -> Self {
-        let root = fs.path().join("vaults").join(name);
-        fs::create_dir_all(&root).unwrap();
-        let home = fs.path().join("home").join(name);
+        Self::at(&fs.path().join("vaults").join(name), fs.path().join("home").join(name), name)
+    }
+
+    /// The user `name` at `home`, with a vault anywhere.
+    pub fn at(root: &Path, home: PathBuf, name: &str) -> Self {
+        fs::create_dir_all(root).unwrap();
         fs::create_dir_all(&home).unwrap();
         std::os::unix::fs::chown(&home, Some(UID), Some(UID)).unwrap();
         let account = Account { user: name.parse().unwrap(), uid: UID, gid: UID, home, shell: "/bin/sh".into() };
-        Self { place: Place::of(account), vault: Vault::open(&root).unwrap() }
+        Self { place: Place::of(account), vault: Vault::open(root).unwrap() }
     }
 
     pub fn userdata(&self) -> PathBuf {
@@ -74,7 +109,7 @@ impl Stage {
     }
 
     pub fn custody(&self) -> PathBuf {
-        let top = self.place.account.home.ancestors().nth(2).unwrap();
+        let top = crate::state::reach::deepest(&self.place).and_then(|dir| crate::state::reach::custody_top(&dir)).unwrap();
         top.join(".t3pin").join(self.place.account.user.as_str()).join(BUMP.to_string())
     }
 

@@ -9,6 +9,8 @@ use crate::domain::{EntryKind, StateEntry};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
+/// The kernel is told to begin writing back after so many bytes: what piles up is what another process's sync has to wait for.
+const PORTION: u64 = 8 << 20;
 /// A file whose apparent size exceeds what is allocated by more than this is called sparse.
 const SPARSE: u64 = 64 << 20;
 
@@ -49,6 +51,35 @@ pub fn copy_file(from: &Dir, name: &str, owner: u32, to: &Dir, until: Deadline) 
         pump(&mut source, Some(&mut target), until).map_err(to.failed("copying", name))?
     };
     Ok((StateEntry { path: name.to_owned(), kind: EntryKind::File, mode: seen.mode, bytes, blake3 }, cloned))
+}
+
+/// As [`copy_file`], without a hash, and the kernel is kept from piling up what is to be written. Returns bytes, and whether it was a
+/// clone.
+pub fn copy_content(from: &Dir, name: &str, owner: u32, to: &Dir) -> Result<(u64, bool), FileError> {
+    let (mut source, seen) = from.file(name, owner)?;
+    refuse_hollow(from, name, &seen, to)?;
+    let mut target = to.create(name)?;
+    if seen.bytes > 0 && target.clone_of(&source) {
+        return Ok((seen.bytes, true));
+    }
+    let mut chunk = vec![0; usize::try_from(seen.bytes).unwrap_or(CHUNK).clamp(4096, CHUNK)];
+    let (mut bytes, mut begun) = (0, 0);
+    loop {
+        let n = match source.read(&mut chunk) {
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(from.failed("reading", name)(error)),
+        };
+        target.write_all(chunk.get(..n).unwrap_or_default()).map_err(to.failed("writing", name))?;
+        bytes += n as u64;
+        if n == 0 || bytes - begun >= PORTION {
+            target.write_back();
+            begun = bytes;
+        }
+        if n == 0 {
+            return Ok((bytes, false));
+        }
+    }
 }
 
 /// Hashes `owner`'s regular file `name`; returns its size too.

@@ -294,6 +294,12 @@ impl OpenFile {
         }
     }
 
+    /// Has the kernel begin to write it to the disk, without waiting for it: what POSIX_FADV_DONTNEED does with pages that are not on
+    /// the disk yet (posix_fadvise(2)). Only advice, so a failure is none.
+    pub fn write_back(&self) {
+        self.forget_cached();
+    }
+
     /// Makes it a clone of `source`, when the file system can (ioctl_ficlone(2)).
     pub fn clone_of(&self, source: &Self) -> bool {
         match (self, source) {

@@ -9,6 +9,8 @@ mod copy;
 mod dir;
 pub mod effect;
 mod kernel;
+mod listing;
+mod mirror;
 mod seen;
 mod tree;
 
@@ -17,6 +19,8 @@ pub use dir::Dir;
 #[cfg(feature = "simulation")]
 pub use kernel::Target;
 pub use kernel::{OpenFile, own_uid};
+pub use listing::Listing;
+pub use mirror::{close, keep_alike};
 pub use seen::Seen;
 pub use tree::{copy_entries, dress, lying, measure, remove_tree, survey, sync_tree};
 

@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 
+use super::listing::MAX_LISTED;
 use super::{Deadline, Dir, FileError, Seen, copy_file};
-use crate::domain::{EntryKind, Lying, StateEntry};
+use crate::domain::{ATTACHMENTS, EntryKind, Lying, StateEntry};
 
 /// `secrets/` is flat (T3-CONTRACT section 2); a few levels more are taken, deeper ones are refused.
 const MAX_DEPTH: usize = 8;
@@ -91,7 +92,7 @@ pub fn measure(from: &Dir, names: &[&str], owner: u32) -> Result<u64, FileError>
 }
 
 /// The entries `names` of `from` (missing ones are skipped) and what is below them, parents before children, after the same checks
-/// as for copying. Opens no file.
+/// as for copying. Opens no file, and does not look into the [`ATTACHMENTS`] (for these see [`super::Listing`]).
 pub fn lying(from: &Dir, names: &[&str], owner: u32) -> Result<Vec<Lying>, FileError> {
     fn walk(from: &Dir, name: &str, owner: u32, above: &str, depth: usize, all: &mut Vec<Lying>) -> Result<(), FileError> {
         let Some(seen) = from.stat(name)? else { return Ok(()) };
@@ -103,7 +104,7 @@ pub fn lying(from: &Dir, names: &[&str], owner: u32) -> Result<Vec<Lying>, FileE
         let is_file = kind == EntryKind::File;
         let mtime_ns = if is_file { i64::try_from(seen.mtime_ns).unwrap_or(i64::MAX) } else { 0 };
         all.push(Lying { path: path.clone(), kind, mode: seen.mode, bytes: seen.bytes, ino: seen.ino, mtime_ns });
-        if is_file {
+        if is_file || path == ATTACHMENTS {
             return Ok(());
         }
         if depth >= MAX_DEPTH {
@@ -169,7 +170,7 @@ pub fn dress(dir: &Dir, entries: &[StateEntry], owner: Option<(u32, u32)>) -> Re
 /// Makes everything below and including `dir`, as `owner` has it, survive power loss.
 pub fn sync_tree(dir: &Dir, owner: u32) -> Result<(), FileError> {
     fn walk(dir: &Dir, owner: u32, depth: usize) -> Result<(), FileError> {
-        for name in dir.names(MAX_ENTRIES)? {
+        for name in dir.names(MAX_LISTED)? {
             let Some(seen) = dir.stat(&name)? else { continue };
             match seen.check(&dir.path().join(&name), owner)? {
                 EntryKind::File => dir.file(&name, owner)?.0.sync_all().map_err(dir.failed("syncing", &name))?,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::database::{Database, task_error};
 use super::work_copy::{DATABASE, Holdings, empty, finish_database, fresh, open_userdata};
-use crate::domain::{EntryKind, STATE_ENTRIES, UnixMs};
+use crate::domain::{ATTACHMENTS, EntryKind, STATE_ENTRIES, UnixMs};
 use crate::worker::files::{Deadline, Dir, FileError, copy_entries, dress};
 use crate::worker::protocol::{LiveCopyReport, TaskError, TaskErrorKind};
 
@@ -27,7 +27,9 @@ pub fn copy_live(userdata: &Path, dest: &Path) -> Result<LiveCopyReport, TaskErr
     // The database first: what is copied after it may be newer, never older, as after a crash of the server.
     let holdings = copy_database(&source, &copy, owner)?;
     let database_bytes = copy.stat(DATABASE)?.map_or(0, |seen| seen.bytes);
-    let others: Vec<&str> = STATE_ENTRIES.into_iter().filter(|name| !name.starts_with(DATABASE)).collect();
+    // Without the attachments, which may be far more than all the rest, and which nothing opens before a person asks for one.
+    let others: Vec<&str> =
+        STATE_ENTRIES.into_iter().filter(|name| !name.starts_with(DATABASE) && *name != ATTACHMENTS).collect();
     let (entries, _) = copy_entries(&source, &others, owner, &copy, Deadline::NONE)?;
     dress(&copy, &entries, None)?;
     let bytes = entries.iter().map(|entry| entry.bytes).sum::<u64>() + database_bytes;

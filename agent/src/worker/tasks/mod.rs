@@ -11,6 +11,7 @@ mod handshake;
 mod look;
 mod marks;
 mod merge;
+mod own_service;
 mod program;
 pub mod redact;
 mod rehearse;
@@ -38,8 +39,10 @@ pub fn perform(task: Task) -> Result<Answer, TaskError> {
         // Of a lookout that cannot be talked to, the first look is all there is to have.
         Task::Look { userdata } | Task::Lookout { userdata } => Ok(Answer::Activity(look::look(&userdata))),
         Task::Marks { userdata } => marks::marks(&userdata),
+        Task::OwnService { home, base_dir } => own_service::own_service(&home, &base_dir).map(Answer::OwnService),
         Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),
+        Task::Mint(spec) => handshake::mint(&spec).map(Answer::Minted),
         Task::Describe { address } => Ok(Answer::Descriptor(handshake::describe(&address))),
         Task::Rehearse(spec) => rehearse::rehearse(&spec).map(|report| Answer::Rehearsal(Box::new(report))),
     }

@@ -25,9 +25,10 @@ use super::super::database::{Database, task_error};
 use super::super::work_copy::{DATABASE, empty, fresh, open_userdata};
 use super::copy::{self, Copied, lay_over};
 use super::wal::{self, Change, Mark};
-use crate::domain::{EntryKind, STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
+use crate::domain::{ATTACHMENTS, EntryKind, STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
 use crate::worker::files::{
-    Deadline, Dir, FileError, Seen, copy_entries, dress, hash_file, lying, refuse_hollow, remove_tree, sync_tree,
+    Deadline, Dir, FileError, Listing, Seen, close, copy_entries, dress, hash_file, keep_alike, lying, refuse_hollow,
+    remove_tree, sync_tree,
 };
 use crate::worker::protocol::{LiveSeed, TaskError, TaskErrorKind};
 
@@ -72,6 +73,7 @@ pub struct Live {
     page_size: u32,
     mark: Option<Mark>,
     others: Vec<StateEntry>,
+    attached: Option<Listing>,
     level: Option<u32>,
     method: SeedMethod,
     since: Instant,
@@ -101,6 +103,8 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
     };
     let copy = fresh(dest)?;
     refuse_hollow(&source, DATABASE, &main_seen, &copy)?;
+    // As large as they may be, no log grows because of them: what changes until the stop is brought over then.
+    let (attached, _) = keep_alike(&source, ATTACHMENTS, owner, &copy, None)?;
     let held = open(&path)?;
     let asked = open(&path)?;
     held.connection().execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;").or_else(|error| locked(&path, error))?;
@@ -123,6 +127,7 @@ pub fn begin(userdata: &Path, dest: &Path) -> Result<(Live, LiveSeed), NotLive> 
         page_size,
         mark: None,
         others: Vec::new(),
+        attached,
         level: None,
         method: SeedMethod::LiveCopy,
         since: Instant::now(),
@@ -196,14 +201,23 @@ impl Live {
     /// The other entries, synced. Returns the bytes of the whole copy.
     fn copy_others(&mut self) -> Result<u64, NotLive> {
         let owner = self.main_seen.uid;
-        let others: Vec<&str> = copied_entries().into_iter().filter(|name| !name.starts_with(DATABASE)).collect();
+        let others: Vec<&str> = copied_entries().into_iter().filter(|name| is_small(name)).collect();
         if let Some(name) = super::stopped::misplaced(&self.source)? {
             return Err(FileError::bad(self.source.path().join(name), "is a directory, or is none where one belongs").into());
         }
         self.others = copy_entries(&self.source, &others, owner, &self.copy, Deadline::NONE)?.0;
-        sync_tree(&self.copy, owner)?;
+        for entry in self.others.iter().filter(|entry| !entry.path.contains('/')) {
+            match entry.kind {
+                EntryKind::Directory => sync_tree(&self.copy.dir(&entry.path)?, owner)?,
+                EntryKind::File => {
+                    self.copy.file(&entry.path, owner)?.0.sync_all().map_err(self.copy.failed("syncing", &entry.path))?;
+                }
+            }
+        }
+        self.copy.sync()?;
         let database = self.target.metadata().map_err(self.copy.failed("looking at", DATABASE))?.len();
-        Ok(database + self.others.iter().map(|entry| entry.bytes).sum::<u64>())
+        let attached = self.attached.as_ref().map_or(0, |listing| listing.summary().bytes);
+        Ok(database + attached + self.others.iter().map(|entry| entry.bytes).sum::<u64>())
     }
 
     /// Frames in the log that count, by SQLite's word (`SQLITE_CHECKPOINT_NOOP` does nothing but tell).
@@ -302,6 +316,7 @@ impl Live {
         let originals = lying(&self.source, &copied_entries(), owner)?;
         let late = self.write_log()?;
         let others = self.refresh_others(owner)?;
+        let (attached, brought) = keep_alike(&self.source, ATTACHMENTS, owner, &self.copy, self.attached.as_ref())?;
         let mode = originals.iter().find(|entry| entry.path == DATABASE).map_or(0o600, |entry| entry.mode);
         let mut dressed = self.others.clone();
         for name in [DATABASE, LOG] {
@@ -311,13 +326,16 @@ impl Live {
             }
         }
         dress(&self.copy, &dressed, None)?;
+        attached.as_ref().map(|listing| close(&self.copy, listing)).transpose()?;
+        let attachments = attached.map(|listing| listing.summary());
         Ok(SeedReport {
-            bytes: dressed.iter().map(|entry| entry.bytes).sum(),
+            bytes: dressed.iter().map(|entry| entry.bytes).sum::<u64>() + attachments.as_ref().map_or(0, |all| all.bytes),
             originals,
             migration_level: self.level,
             method: self.method,
-            late_bytes: late + others,
+            late_bytes: late + others + brought.bytes,
             log: late > 0,
+            attachments,
         })
     }
 
@@ -325,7 +343,7 @@ impl Live {
     fn refresh_others(&mut self, owner: u32) -> Result<u64, TaskError> {
         let mut bytes = 0;
         let mut now = Vec::new();
-        for name in STATE_ENTRIES.into_iter().filter(|name| !name.starts_with(DATABASE)) {
+        for name in STATE_ENTRIES.into_iter().filter(|name| is_small(name)) {
             let lie = lying(&self.source, &[name], owner)?;
             let then: Vec<&StateEntry> = self.others.iter().filter(|entry| is_below(&entry.path, name)).collect();
             let mut same = lie.len() == then.len();
@@ -355,6 +373,11 @@ impl Live {
         self.others = now;
         Ok(bytes)
     }
+}
+
+/// An entry that is read whole in the gap: neither the database nor the attachments.
+fn is_small(name: &str) -> bool {
+    !name.starts_with(DATABASE) && name != ATTACHMENTS
 }
 
 fn is_below(path: &str, name: &str) -> bool {

@@ -16,8 +16,7 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use live::NotLive;
-pub(crate) use live::begin;
+pub(crate) use live::{NotLive, begin};
 pub use stopped::seed;
 
 use crate::worker::protocol::{Answer, Seeded, Task, TaskError, TaskErrorKind};

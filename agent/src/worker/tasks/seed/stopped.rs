@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::super::work_copy::{DATABASE, SIDECARS, empty, finish_database, fresh, open_userdata};
-use crate::domain::{STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
-use crate::worker::files::{Deadline, copy_entries, dress, lying, own_uid, sync_tree};
+use crate::domain::{ATTACHMENTS, STATE_ENTRIES, SeedMethod, SeedReport, StateEntry, copied_entries};
+use crate::worker::files::{Deadline, close, copy_entries, dress, keep_alike, lying, own_uid, sync_tree};
 use crate::worker::protocol::{TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Seed`].
@@ -24,6 +24,7 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
             method: method(false),
             late_bytes: 0,
             log: false,
+            attachments: None,
         });
     };
     match source.stat(DATABASE)? {
@@ -43,21 +44,26 @@ pub fn seed(userdata: &Path, dest: &Path) -> Result<SeedReport, TaskError> {
     }
     // Looked at before they are read: what is written meanwhile shows.
     let originals = lying(&source, &copied_entries(), owner)?;
-    let (copied, all_cloned) = copy_entries(&source, &copied_entries(), owner, &copy, Deadline::NONE)?;
+    let names: Vec<&str> = copied_entries().into_iter().filter(|name| *name != ATTACHMENTS).collect();
+    let (copied, all_cloned) = copy_entries(&source, &names, owner, &copy, Deadline::NONE)?;
     let holdings = finish_database(&copy)?;
     let left: Vec<StateEntry> = copied.iter().filter(|entry| !SIDECARS.contains(&entry.path.as_str())).cloned().collect();
     // Synced first: a file may have a mode with which its owner cannot open it again.
     sync_tree(&copy, owner)?;
     dress(&copy, &left, None)?;
+    let (attached, brought) = keep_alike(&source, ATTACHMENTS, owner, &copy, None)?;
+    attached.as_ref().map(|listing| close(&copy, listing)).transpose()?;
     copy.sync()?;
-    let bytes = copied.iter().map(|entry| entry.bytes).sum();
+    let attachments = attached.map(|listing| listing.summary());
+    let bytes: u64 = copied.iter().map(|entry| entry.bytes).sum();
     Ok(SeedReport {
-        bytes,
-        late_bytes: if all_cloned { 0 } else { bytes },
+        bytes: bytes + attachments.as_ref().map_or(0, |all| all.bytes),
+        late_bytes: if all_cloned { 0 } else { bytes } + brought.bytes,
         log: false,
         originals,
         migration_level: holdings.level,
-        method: method(all_cloned),
+        method: method(all_cloned && brought.all_cloned),
+        attachments,
     })
 }
 
@@ -80,7 +86,7 @@ fn refuse_orphans(source: &crate::worker::files::Dir) -> Result<(), TaskError> {
 pub fn misplaced(source: &crate::worker::files::Dir) -> Result<Option<&'static str>, TaskError> {
     use crate::domain::EntryKind::{Directory, File};
     for name in STATE_ENTRIES {
-        let right = if name == "secrets" { Directory } else { File };
+        let right = if ["secrets", ATTACHMENTS].contains(&name) { Directory } else { File };
         if source.stat(name)?.and_then(|seen| seen.kind).is_some_and(|kind| kind != right) {
             return Ok(Some(name));
         }
