@@ -14,6 +14,8 @@ pub mod conduct;
 mod config;
 pub mod domain;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod host;
 pub mod journal;

@@ -27,3 +27,19 @@ pub use protocol::{
 };
 pub use spawn::{Standby, WorkerError, begin, run};
 pub use tasks::redact::redact;
+
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_messages(bytes: &[u8]) {
+    broker::fuzz_order(bytes);
+    if let Ok(task) = protocol::read_task(bytes)
+        && let Ok(line) = protocol::task_line(&task)
+    {
+        assert!(protocol::read_task(&line).is_ok(), "{task:?}");
+    }
+    if let Ok(answer) = protocol::read_answer(bytes)
+        && let Ok(line) = protocol::answer_line(&answer)
+    {
+        assert!(protocol::read_answer(&line).is_ok(), "{answer:?}");
+    }
+}

@@ -33,7 +33,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 128,
+            connections: 2048,
             per_uid: 16,
             requests_per_second: 50,
             burst: 200,

@@ -67,6 +67,14 @@ fn read_order(bytes: &[u8]) -> Result<Account, String> {
     order.account()
 }
 
+/// See `crate::fuzzing`: nobody is root.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_order(bytes: &[u8]) {
+    if let Ok(account) = read_order(bytes) {
+        assert!(account.uid != 0 && account.gid != 0);
+    }
+}
+
 /// What an operator reads when two versions of t3pin meet.
 pub(super) fn other_protocol(theirs: u32) -> String {
     format!(
