@@ -20,12 +20,17 @@ impl Machine {
 
     /// As [`Machine::user_pair`], for when it may well fail; says why.
     pub fn try_user_pair(&self, user: &str) -> Result<String, String> {
-        let port = self.port(user);
         let minted = self.as_user(user, &format!("/var/lib/t3pin/bindings/{user}/bin/t3 auth pairing create --json"));
         let credential = serde_json::from_str::<Value>(&minted.stdout)
             .ok()
             .and_then(|minted| minted["credential"].as_str().map(str::to_owned))
             .ok_or_else(|| format!("minting: {minted}"))?;
+        self.exchange(user, &credential)
+    }
+
+    /// Exchanges a credential with a user's server as a browser does. Returns the cookie, `NAME=VALUE`, or says why there is none.
+    pub fn exchange(&self, user: &str, credential: &str) -> Result<String, String> {
+        let port = self.port(user);
         let mut answers = String::new();
         for endpoint in ["browser-session", "bootstrap"] {
             let exchange = self.sh_with_input(

@@ -56,15 +56,17 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
     let mut soaked = Instant::now();
     let mut soaks = false;
     let mut retry = None;
+    let mut rounded = Instant::now();
     loop {
         if changed {
             agent.rest();
             soaks = agent.soaks();
             retry = agent.next_retry();
         }
-        let soak = soaks.then(|| soaked + agent.settings().watch_interval);
+        let interval = agent.settings().watch_interval;
+        let (soak, round) = (soaks.then(|| soaked + interval), rounded + interval);
         let order = loop {
-            let due = soak.into_iter().chain(agent.next_drain()).chain(retry).min();
+            let due = soak.into_iter().chain(agent.next_drain()).chain(retry).chain([round]).min();
             tokio::select! {
                 order = next(&mut orders, due) => break order,
                 // Somebody's look has come closer than was thought.
@@ -89,8 +91,17 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
                 if soak_due {
                     soaked = Instant::now();
                 }
-                let retried = agent.retry_due().await;
-                changed = agent.watch(soak_due).await || retried;
+                let retry_due = retry.is_some_and(|due| due <= Instant::now());
+                if retry_due {
+                    agent.retry_due().await;
+                }
+                if round <= Instant::now() {
+                    rounded = Instant::now();
+                    agent.round().await;
+                }
+                // What waits is looked at when that is due, not whenever a round is.
+                let drain_due = agent.next_drain().is_some_and(|due| due <= Instant::now());
+                changed = ((soak_due || drain_due) && agent.watch(soak_due).await) || retry_due;
             }
             Ok(None) => return,
         }
@@ -118,7 +129,8 @@ impl Agent {
         if self.journal.freeze().is_ok_and(|freeze| freeze.is_some()) || !self.journal.unfinished().unwrap_or(true) {
             return None;
         }
-        let left = self.sights.next_due().map_or(NEAR_MS, |due| due.saturating_sub(now_ms()).clamp(0, NEAR_MS));
+        let due = self.sights.next_due().into_iter().chain(self.halt.due_ms()).min();
+        let left = due.map_or(NEAR_MS, |due| due.saturating_sub(now_ms()).clamp(0, NEAR_MS));
         Some(Instant::now() + Duration::from_millis(left.unsigned_abs()))
     }
 

@@ -61,6 +61,9 @@ impl conduct::Host for Agent {
     }
 
     async fn stop(&self, unit: &str) -> Result<(), SystemdError> {
+        if let Some(user) = UserName::from_unit(unit) {
+            self.mints.none_of(&user).await;
+        }
         self.systemd.stop(unit, JOB).await
     }
 

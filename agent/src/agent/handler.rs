@@ -10,8 +10,8 @@ use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::explanation::Explanation;
 use crate::api::server::Handler;
 use crate::api::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, PlanStep,
-    RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
+    PlanReport, PlanStep, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
@@ -155,6 +155,10 @@ impl Handler for Doors {
         self.agent.defer(caller, &user, request)
     }
 
+    async fn mint(&self, caller: Caller, user: UserName, request: MintRequest) -> Result<Minted, ApiError> {
+        self.agent.mint(caller, &user, &request).await
+    }
+
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
         self.agent.runs.get(caller, id).ok_or_else(|| {
             error("not-found", "no such run that you may follow; the agent may have been restarted (see t3pin status)")
@@ -217,6 +221,13 @@ impl Handler for Doors {
 
     async fn remove_version(&self, caller: Caller, version: Version) -> Result<RunReport, ApiError> {
         self.order(caller, |run| Order::RemoveVersion(version, run))
+    }
+
+    async fn verify_versions(&self, caller: Caller, version: Option<Version>) -> Result<RunReport, ApiError> {
+        let (agent, run) = (Arc::clone(&self.agent), self.agent.runs.begin(caller));
+        let report = run.report();
+        tokio::spawn(async move { agent.verify_versions(version, &run).await });
+        Ok(report)
     }
 
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {

@@ -7,6 +7,7 @@
 mod aftermath;
 mod board;
 mod desk;
+mod drift;
 mod drive;
 mod effects;
 mod enforce;
@@ -15,12 +16,14 @@ mod evidence;
 mod explain;
 mod exports;
 mod guarantee;
+mod halt;
 mod handler;
 mod keeping;
 mod last_resort;
 mod ledger;
 mod lock;
 mod logging;
+mod mint;
 mod notify;
 mod own_unit;
 mod pins;
@@ -30,6 +33,7 @@ mod retry;
 mod rivals;
 mod rollback;
 mod room;
+mod rounds;
 mod runs;
 mod sights;
 mod snapshots;
@@ -87,6 +91,9 @@ struct Agent {
     exports: exports::Exports,
     sights: sights::Sights,
     retries: retry::Retries,
+    mints: mint::Mints,
+    rounds: rounds::Rounds,
+    halt: halt::Halt,
     _alone: lock::Alone,
 }
 
@@ -122,6 +129,9 @@ impl Agent {
             exports: exports::Exports::default(),
             sights: sights::Sights::default(),
             retries: retry::Retries::default(),
+            mints: mint::Mints::default(),
+            rounds: rounds::Rounds::default(),
+            halt: halt::Halt::default(),
             _alone: alone,
         })
     }

@@ -86,13 +86,11 @@ impl Agent {
         self.retries.keep(&self.stuck().iter().map(|bump| bump.id).collect::<Vec<_>>(), Instant::now())
     }
 
-    /// Tries again what is due. Returns whether anything was.
-    pub async fn retry_due(&self) -> bool {
+    /// Tries again what is due.
+    pub async fn retry_due(&self) {
         let now = Instant::now();
-        let due: Vec<Bump> = self.stuck().into_iter().filter(|bump| self.retries.is_due(bump.id, now)).collect();
-        let any = !due.is_empty();
+        let due = self.stuck().into_iter().filter(|bump| self.retries.is_due(bump.id, now)).collect();
         self.retry(due).await;
-        any
     }
 
     /// Tries `stuck` again.

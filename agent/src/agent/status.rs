@@ -3,6 +3,7 @@
 use futures_util::stream::{self, StreamExt};
 
 use super::Agent;
+use super::drift::UNREACHABLE;
 use super::drive::words;
 use super::survey::unloadable;
 use crate::api::types::{
@@ -51,6 +52,7 @@ impl Agent {
                 .map(|q| QuarantineStatus { version: q.version, reason: q.reason, since_ms: q.since_ms })
                 .collect(),
             journal: self.journal.reports().into_iter().map(notice).collect(),
+            drift: self.host_drift(),
             instances,
         }
     }
@@ -69,7 +71,7 @@ impl Agent {
             quarantine: self.journal.quarantine().unwrap_or_default().into_iter().map(|q| (q.version, q.reason)).collect(),
             uninstallable: self.board.uninstallable(),
             cleared: self.journal.cleared().unwrap_or_default(),
-            enforced_ms: self.journal.enforced_ms().unwrap_or(0),
+            enforced_ms: self.tried_from_ms().unwrap_or(0),
             rules: self.rules(),
             closed: self.settings().drain.window.closed(super::now_ms()),
             instances: vec![],
@@ -128,6 +130,11 @@ impl Agent {
             Some(bump) if bump.phase == Phase::Stuck => Some(self.stuck_in_full(bump, running.as_ref())),
             _ => detail,
         };
+        let drift = self.drift_of(user, open.as_ref(), bound.as_ref(), running.as_ref());
+        let (state, detail) = match drift.iter().find(|drift| drift.kind == UNREACHABLE) {
+            Some(drift) if state == "settled" => (UNREACHABLE, Some(drift.what.clone())),
+            _ => (state, detail),
+        };
         let shown = open.as_ref().filter(|open| open.phase == Phase::Soaking).or(last.as_ref());
         InstanceStatus {
             user: user.clone(),
@@ -143,6 +150,7 @@ impl Agent {
             wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
             last_bump: shown.map(summary),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
+            drift,
             weaker: unit.as_ref().and_then(super::guarantee::weaker),
         }
     }
@@ -155,7 +163,7 @@ impl Agent {
         // Their own data or settings are in the way: that stops nobody else, but it waits for them.
         let refused = at(&["refused"]);
         // Who is still in the soak of another version has this one before them.
-        let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", "soaking"])
+        let (done, soaking_elsewhere): (Vec<_>, Vec<_>) = at(&["settled", UNREACHABLE, "soaking"])
             .into_iter()
             .partition(|user| instances.iter().any(|i| i.user == *user && i.bound_version.as_ref() == Some(version)));
         let pending = [at(&["pending", "bumping"]), refused.clone(), soaking_elsewhere].concat();

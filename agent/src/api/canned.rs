@@ -10,10 +10,10 @@ use super::explanation::{ExplainedStep, Explanation};
 use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
-    PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
-    UnenrollRequest, VersionStatus, WaitStatus,
+    MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome,
+    RunReport, StatusReport, Told, UnenrollRequest, VersionStatus, WaitStatus,
 };
-use crate::domain::{Deferral, DeferralOwner, KeptId, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
+use crate::domain::{Deferral, DeferralOwner, KeptId, PairingLabel, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
 /// The moment at which the host is looked at.
 pub const NOW_MS: UnixMs = 1_800_000_000_000;
@@ -56,6 +56,7 @@ pub fn status() -> StatusReport {
             since_ms: NOW_MS - 49 * HOUR,
         }],
         journal: vec![],
+        drift: vec![],
         instances: vec![alice(), bob()],
     }
 }
@@ -76,6 +77,7 @@ pub fn alice() -> InstanceStatus {
         wait: None,
         last_bump: Some(bump()),
         rehearsal: None,
+        drift: vec![],
         weaker: None,
     }
 }
@@ -115,6 +117,7 @@ pub fn bob() -> InstanceStatus {
             intact: true,
             output_tail: vec![],
         }),
+        drift: vec![],
         weaker: None,
     }
 }
@@ -294,6 +297,13 @@ impl Handler for CannedHost {
         self.note(format!("defer {of} {:?} {:?} by {}", request.until_ms, request.reason, caller.uid));
         Ok(Told { message: "noted".to_owned() })
     }
+    async fn mint(&self, caller: Caller, of: UserName, request: MintRequest) -> Result<Minted, ApiError> {
+        let label = request.label.as_ref().map(PairingLabel::as_str);
+        self.note(format!("mint {of} {} {label:?} by {}", request.ttl, caller.uid));
+        let expires_at = Some("2027-01-15T08:05:00.000Z".to_owned());
+        let (id, credential) = ("p1".to_owned(), "ABCD2345EFGH".to_owned());
+        Ok(Minted { user: of, version: version("0.0.25"), id, credential, expires_at })
+    }
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
         if id == 7 && (caller.privileged || caller.uid == 1000) {
             self.look()
@@ -330,6 +340,10 @@ impl Handler for CannedHost {
     }
     async fn remove_version(&self, _: Caller, version: Version) -> Result<RunReport, ApiError> {
         self.note(format!("remove {version}"));
+        self.look()
+    }
+    async fn verify_versions(&self, _: Caller, version: Option<Version>) -> Result<RunReport, ApiError> {
+        self.note(format!("verify {:?}", version.map(String::from)));
         self.look()
     }
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {

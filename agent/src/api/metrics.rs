@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::types::{BumpSummary, StatusReport};
+use super::types::{BumpSummary, DriftStatus, StatusReport};
 use crate::domain::UnixMs;
 
 /// `report` in the exposition format; ages are taken at `now_ms`.
@@ -54,6 +54,10 @@ fn instances(out: &mut Exposition, report: &StatusReport, now_ms: UnixMs) {
     for instance in &report.instances {
         out.sample("t3pin_instance_state", &[("user", instance.user.as_str()), ("state", &instance.state)], 1.0);
     }
+    out.gauge("t3pin_drift", "1 for everything that is not as t3pin left it or does not work; the host's own has an empty user.");
+    for (user, drift) in drifts(report) {
+        out.sample("t3pin_drift", &[("user", user), ("kind", &drift.kind)], 1.0);
+    }
     out.gauge("t3pin_instance_as_wanted", "1 when the version that answers is the wanted one, else 0.");
     for instance in report.instances.iter().filter(|instance| instance.wanted_version.is_some()) {
         let as_wanted = instance.running_version == instance.wanted_version;
@@ -83,6 +87,14 @@ fn instances(out: &mut Exposition, report: &StatusReport, now_ms: UnixMs) {
         "How long the user's server was frozen in their last bump; absent when it was not.",
     );
     of_last_bump(out, report, "t3pin_last_bump_freeze_seconds", |bump| bump.still_ms);
+}
+
+/// Each kind once per user, as a series may not be told twice.
+fn drifts(report: &StatusReport) -> Vec<(&str, &DriftStatus)> {
+    let of_host = report.drift.iter().map(|drift| ("", drift));
+    let of_users = report.instances.iter().flat_map(|one| one.drift.iter().map(|drift| (one.user.as_str(), drift)));
+    let mut seen = std::collections::BTreeSet::new();
+    of_host.chain(of_users).filter(|(user, drift)| seen.insert((*user, drift.kind.as_str()))).collect()
 }
 
 /// A time in ms of each user's last bump, where it has one.

@@ -8,6 +8,7 @@ mod archive_routes;
 mod connections;
 mod gate;
 mod limits;
+mod pace;
 mod peer;
 mod refusal;
 mod request;
@@ -22,8 +23,8 @@ use self::limits::Limits;
 use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::explanation::Explanation;
 use super::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, PlanReport, RollbackRequest,
-    RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
+    PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 
@@ -69,6 +70,9 @@ pub trait Handler: Send + Sync + 'static {
     /// that goes beyond what users may say about themselves is the handler's to refuse.
     fn defer(&self, caller: Caller, user: UserName, request: DeferRequest)
     -> impl Future<Output = Result<Told, ApiError>> + Send;
+    /// Has a pairing credential minted for `user`'s server. Privileged, or `user` themselves. Takes as long as t3 does, some seconds.
+    fn mint(&self, caller: Caller, user: UserName, request: MintRequest)
+    -> impl Future<Output = Result<Minted, ApiError>> + Send;
     /// Follows a run: `not-found` unless privileged or asked for by `caller`.
     fn run(&self, caller: Caller, id: u64) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Sets the freeze. Privileged.
@@ -89,6 +93,12 @@ pub trait Handler: Send + Sync + 'static {
     fn export(&self, caller: Caller, run: u64, offset: u64) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
     /// Starts removing an installed version. Privileged.
     fn remove_version(&self, caller: Caller, version: Version) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Starts reading an installed version, or all of them, from end to end. Privileged.
+    fn verify_versions(
+        &self,
+        caller: Caller,
+        version: Option<Version>,
+    ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Lets a quarantined version be tried again. Privileged.
     fn clear_quarantine(&self, request: ClearRequest) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
@@ -99,5 +109,7 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::
     connections::serve(listener, handler, Limits::default()).await
 }
 
+#[cfg(test)]
+mod rule_tests;
 #[cfg(test)]
 mod tests;

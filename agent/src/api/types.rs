@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::domain::{Deferral, RehearsalReport, UnixMs, UserName, Version};
+use crate::domain::{Deferral, PairingLabel, PairingTtl, RehearsalReport, UnixMs, UserName, Version};
 
 /// Who calls, as the kernel says (SO_PEERCRED of the connection, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct StatusReport {
     /// Every time that the agent's journal was not as it was left and something of it was set aside, until that is removed.
     #[serde(default)]
     pub journal: Vec<JournalNotice>,
+    /// What of the host is not as t3pin left it.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
     /// The instances that the caller may see: all for the privileged, else their own.
     pub instances: Vec<InstanceStatus>,
 }
@@ -50,6 +53,17 @@ pub struct JournalNotice {
     pub done: String,
     /// Where what was set aside lies. Removing this directory ends the notice.
     pub aside: String,
+}
+
+/// Something that is not as t3pin left it, or does not work, and is nothing of a bump's. It is told, and but for the restart of a
+/// server that nobody can reach nothing is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftStatus {
+    /// `unreachable` (the unit runs and nobody can reach the server), `crashing`, `running-version` (another version answers than
+    /// the binding says), `sealed-version` (an installed version was changed), `global-t3` (one that everybody's PATH leads to).
+    pub kind: String,
+    /// What it is and what to do, for people.
+    pub what: String,
 }
 
 /// The agent itself.
@@ -131,7 +145,8 @@ pub struct InstanceStatus {
     /// The version it is to run.
     pub wanted_version: Option<Version>,
     /// `settled` (as wanted), `pending`, `deferred`, `bumping`, `soaking`, `rolling-back`, `held-back` (quarantine, freeze or
-    /// a stopped rollout), `needs-decision`, `stuck`, `unbound`, `down`, `refused`.
+    /// a stopped rollout), `needs-decision`, `stuck`, `unbound`, `down`, `unreachable` (it runs, nobody can reach it, and no restart
+    /// helps or may be made), `refused`.
     pub state: String,
     /// More on the state, for people.
     pub detail: Option<String>,
@@ -147,6 +162,9 @@ pub struct InstanceStatus {
     pub last_bump: Option<BumpSummary>,
     /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
+    /// What of it is not as t3pin left it, or does not work.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
     /// Why a hand-over is less sure here than it should be: a turn that starts within its last milliseconds would not be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weaker: Option<String>,
@@ -285,6 +303,47 @@ pub struct NowRequest {
     pub force: bool,
 }
 
+/// `POST /v1/mint`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MintRequest {
+    /// For whose server; the caller's own when absent.
+    #[serde(default)]
+    pub user: Option<UserName>,
+    /// For how many minutes it is good.
+    #[serde(default)]
+    pub ttl: PairingTtl,
+    /// What it is called in the user's list.
+    #[serde(default)]
+    pub label: Option<PairingLabel>,
+}
+
+/// A one-time pairing credential, fresh from the t3 that serves. It is a secret: told to the caller, and to nobody else.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Minted {
+    /// For whose server.
+    pub user: UserName,
+    /// The version that serves, and minted it.
+    pub version: Version,
+    /// Its name in the user's list, to revoke it by.
+    pub id: String,
+    /// The credential.
+    pub credential: String,
+    /// Until when it is good, RFC 3339; absent when t3 did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+impl std::fmt::Debug for Minted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Minted")
+            .field("user", &self.user)
+            .field("id", &self.id)
+            .field("credential", &"***")
+            .finish_non_exhaustive()
+    }
+}
+
 /// The answer of routes that have a sentence to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
@@ -375,7 +434,7 @@ pub struct Acknowledged {
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 #[error("{error}")]
 pub struct ApiError {
-    /// `forbidden`, `not-found`, `bad-request`, `busy`, `internal`.
+    /// `forbidden`, `not-found`, `bad-request`, `busy`, `deferred` (not now, but in a moment), `internal`.
     pub kind: String,
     /// What happened and what to do.
     pub error: String,

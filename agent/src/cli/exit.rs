@@ -9,14 +9,16 @@ Exit codes:
   0  done, or the question was answered
   1  internal error
   2  wrong usage
-  3  deferred: put off because somebody works; it will be done by itself
+  3  deferred: put off because somebody works; it will be done by itself. For `mint` and
+     `t3`: the data is being handed over to another version; ask again in a moment
   4  rolled back: something failed and was undone, data included
   5  refused: nothing was done, because it must not be (bad pin, freeze, quarantine,
      failed rehearsal or install), or this user may not, or there is no such thing
   6  stuck: something could neither be finished nor undone; a person has to look
   7  the agent cannot be reached
 
-`status` exits 6 when something is stuck, else 0.";
+`status` exits 6 when something is stuck, or a server runs, nobody can reach it and
+no restart helps or may be made; else 0.";
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl From<&ClientError> for Exit {
             ClientError::Garbled(_) => Self::Internal,
             ClientError::Refused(refusal) => match refusal.kind.as_str() {
                 "forbidden" | "not-found" | "busy" => Self::Refused,
+                "deferred" => Self::Deferred,
                 "bad-request" => Self::Usage,
                 _ => Self::Internal,
             },
@@ -76,12 +79,12 @@ mod tests {
     fn outcomes_and_refusals_have_the_documented_codes() {
         let outcomes = [RunOutcome::Done, RunOutcome::Deferred, RunOutcome::RolledBack, RunOutcome::Refused, RunOutcome::Stuck];
         assert_eq!(outcomes.map(|outcome| Exit::from(outcome) as u8), [0, 3, 4, 5, 6]);
-        let kinds = ["forbidden", "not-found", "busy", "bad-request", "internal", "of a later version"];
+        let kinds = ["forbidden", "not-found", "busy", "deferred", "bad-request", "internal", "of a later version"];
         let codes = kinds.map(|kind| {
             let error = ApiError { kind: kind.to_owned(), error: String::new() };
             Exit::from(&ClientError::Refused(error)) as u8
         });
-        assert_eq!(codes, [5, 5, 5, 2, 1, 1]);
+        assert_eq!(codes, [5, 5, 5, 3, 2, 1, 1]);
         assert_eq!(Exit::from(&ClientError::Unreachable(String::new())) as u8, 7);
         assert_eq!(Exit::from(&ClientError::Garbled(String::new())) as u8, 1);
     }

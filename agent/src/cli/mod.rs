@@ -14,7 +14,9 @@ mod freeze;
 mod generate;
 mod history;
 mod instances;
+mod mint;
 mod now;
+mod own;
 mod plan;
 mod render;
 mod rollback;
@@ -59,6 +61,8 @@ enum Verb {
     Ask(Question),
     /// Run the agent (what t3pin.service starts)
     Agent,
+    #[command(name = "t3")]
+    OwnT3(own::OwnT3),
     /// Finish or undo what was under way when the agent died, without the agent
     Recover,
     /// Let servers go on that stand still for an agent that has ended (what t3pin.service runs at its end)
@@ -77,6 +81,7 @@ enum Question {
     Rollback(rollback::Rollback),
     Now(now::Now),
     Defer(defer::Defer),
+    Mint(mint::Mint),
     History(history::History),
     Explain(explain::Explain),
     Instances(instances::Instances),
@@ -93,6 +98,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.verb {
         Verb::Agent => crate::agent::main(),
+        Verb::OwnT3(own) => own.run(),
         Verb::Recover => crate::agent::recover(),
         Verb::ReleaseFrozen => crate::agent::release_frozen(),
         Verb::Generate(generate) => answer::print(generate.run(), cli.json),
@@ -114,6 +120,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Rollback(rollback) => rollback.run(&client).await,
             Question::Now(now) => now.run(&client).await,
             Question::Defer(defer) => defer.run(&client).await,
+            Question::Mint(mint) => mint.run(&client).await,
             Question::History(history) => history.run(&client).await,
             Question::Explain(explain) => explain.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,

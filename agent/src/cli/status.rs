@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::exit::Exit;
 use super::render::{fitted, now_ms};
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{ApiError, StatusReport};
+use crate::api::types::{ApiError, InstanceStatus, StatusReport};
 use crate::domain::UserName;
 
 /// Show what runs, what is coming and why it waits
@@ -56,8 +56,9 @@ pub(super) fn shown(report: &StatusReport, closely: bool, now_ms: i64, width: Op
     format!("{head}\n{instances}")
 }
 
-/// 6 when something is stuck.
+/// 6 when something is stuck, or cannot be reached and is left alone.
 pub(super) fn exit(report: &StatusReport) -> Exit {
-    let stuck = report.agent.state == "stuck" || report.instances.iter().any(|instance| instance.state == "stuck");
+    let needs_somebody = |instance: &InstanceStatus| matches!(instance.state.as_str(), "stuck" | "unreachable");
+    let stuck = report.agent.state == "stuck" || report.instances.iter().any(needs_somebody);
     if stuck { Exit::Stuck } else { Exit::Done }
 }

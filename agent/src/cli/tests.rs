@@ -102,6 +102,35 @@ fn verbs_ask_for_what_they_were_told() {
 }
 
 #[test]
+fn a_minted_credential_is_all_that_people_read() {
+    if !root() {
+        return;
+    }
+    let host = Arc::new(CannedHost::default());
+    let answer = run(&host, &["mint", "alice", "--ttl", "1h", "--label", "phone"]).unwrap();
+    assert_eq!((answer.exit(), answer.text()), (Exit::Done, "ABCD2345EFGH\n"));
+    assert!(answer.json().contains("\"credential\": \"ABCD2345EFGH\"") && answer.json().contains("\"version\": \"0.0.25\""));
+    assert_eq!(*host.asked.lock().unwrap(), [r#"mint alice 60m Some("phone") by 0"#]);
+}
+
+#[test]
+fn arguments_that_could_do_harm_to_a_sudo_rule_are_none() {
+    for words in [&["--label=--base-dir"][..], &["--ttl", "1y"], &["../alice"], &["-u"], &["alice", "bob"], &["--base-dir", "/"]]
+    {
+        assert!(Cli::try_parse_from([&["t3pin", "mint"], words].concat()).is_err(), "{words:?}");
+    }
+}
+
+#[test]
+fn all_that_the_own_t3_is_told_is_passed_on() {
+    for words in [&["--json"][..], &["--help"], &["auth", "--", "--socket"], &["--version"], &["-v"]] {
+        let cli = Cli::try_parse_from([&["t3pin", "t3", "--"], words].concat()).unwrap();
+        let said = format!("{:?}", cli.verb);
+        assert!(said.contains(&format!("{words:?}")), "{words:?}: {said}");
+    }
+}
+
+#[test]
 fn enforce_without_wait_says_that_it_goes_on_and_where_to_look() {
     if !root() {
         return;

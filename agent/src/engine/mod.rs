@@ -15,6 +15,7 @@ mod phase;
 pub mod rollout;
 pub mod sight;
 pub mod waits;
+pub mod watch;
 
 pub use action::Action;
 pub use bump::{Bump, step};

@@ -1,4 +1,4 @@
-//! The host's accounts and instances: who exists, whose server listens where, which port is free, from where somebody calls.
+//! The host's accounts and instances: who exists, whose server listens where, which port is free, who listens, from where somebody calls.
 //!
 //! Only reads, but for [`EnvFiles::write`]. The user database is asked through NSS, which may block: call from a thread that may.
 
@@ -6,8 +6,12 @@ pub mod accounts;
 mod env_file;
 mod env_text;
 pub mod instances;
+mod listeners;
 pub mod ports;
+mod programs;
 pub mod session;
 pub mod user_service;
 
 pub use env_file::EnvFiles;
+pub use listeners::Listeners;
+pub use programs::global_t3;

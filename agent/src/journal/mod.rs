@@ -14,6 +14,7 @@ mod facts;
 mod migrate;
 mod opening;
 mod rebuild;
+mod restarts;
 mod schema;
 mod sums;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use copies::{Content, Copies};
 use schema::{BumpRow, EventRow, Standing};
 use sums::Sum;
 
-pub use facts::{Freeze, Quarantine};
+pub use facts::{Freeze, Quarantine, RolloutTries};
 pub use rebuild::{Finding, Report};
 
 /// Key of the freeze among the facts.

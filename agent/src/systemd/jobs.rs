@@ -31,6 +31,14 @@ impl Systemd {
         jobs.done(&what, &job, deadline).await
     }
 
+    /// Restarts `unit` and waits for the job; one that does not run (any more) is left alone. One order: whoever gave it may die.
+    pub async fn restart(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
+        let what = format!("restarting {unit}");
+        let mut jobs = self.watch_jobs(&what, unit).await?;
+        let job: OwnedObjectPath = self.manager(&what, "TryRestartUnit", &(unit, "replace")).await?;
+        jobs.done(&what, &job, deadline).await
+    }
+
     /// Stops `unit` and waits for the job. A unit that does not run is fine. Works on a frozen unit (systemd thaws it).
     pub async fn stop(&self, unit: &str, deadline: Duration) -> Result<(), SystemdError> {
         match self.ready_to_stop(unit).await?.order().await? {

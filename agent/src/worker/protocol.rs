@@ -1,15 +1,76 @@
 //! What parent and child say to each other: one task in, one answer out, JSON, at most [`MAX_MESSAGE`] bytes each.
+//!
+//! Each message says which [`PROTOCOL`] it is in, because the two sides may be two versions of the program: the file is
+//! replaced by an upgrade while the agent runs.
 
+use std::io;
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Activity, Descriptor, OwnService, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs, Version, WorkMarks,
+    Activity, Descriptor, OwnService, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs,
+    Version, WorkMarks,
 };
 
 /// Bytes that either side reads at most.
 pub const MAX_MESSAGE: usize = 1 << 20;
+
+/// The version of the messages below. It goes up with every change of a task or an answer.
+pub const PROTOCOL: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message<T> {
+    protocol: u32,
+    message: T,
+}
+
+/// `task` as it goes over the pipe: one line.
+pub fn task_line(task: &Task) -> io::Result<Vec<u8>> {
+    line(task)
+}
+
+/// `answer` as it goes over the pipe: one line.
+pub fn answer_line(answer: &Answer) -> io::Result<Vec<u8>> {
+    line(answer)
+}
+
+/// Reads a task strictly, or says in a sentence why it is none.
+pub fn read_task(line: &[u8]) -> Result<Task, String> {
+    read(line)
+}
+
+/// Reads an answer strictly, or says in a sentence why it is none.
+pub fn read_answer(line: &[u8]) -> Result<Answer, String> {
+    read(line)
+}
+
+fn line<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Message { protocol: PROTOCOL, message })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
+    protocol_of(line)?;
+    let read: Result<Message<T>, _> = serde_json::from_slice(line);
+    read.map(|read| read.message).map_err(|error| error.to_string())
+}
+
+/// Whether a message is in our [`PROTOCOL`]; else says so. Of one that is in another, no more than that is read.
+pub(super) fn protocol_of(line: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Head {
+        protocol: u32,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Head { protocol: PROTOCOL }) => Ok(()),
+        Ok(Head { protocol }) => Err(super::broker::other_protocol(protocol)),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 /// What a worker is asked to do, as the user whose ids it has. All paths are absolute.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,6 +148,8 @@ pub enum Task {
     },
     /// The pairing handshake against a running server. Answer: [`Answer::Probe`].
     Probe(ProbeSpec),
+    /// A pairing credential from the CLI of the version that serves. Answer: [`Answer::Minted`].
+    Mint(MintSpec),
     /// Only the environment descriptor, one short try. Answer: [`Answer::Descriptor`].
     Describe {
         /// Address and port, e.g. `127.0.0.1:3773`.
@@ -120,6 +183,19 @@ pub struct ProbeSpec {
     pub start_deadline_ms: u64,
     /// ...stretched up to this many ms while the database or its WAL visibly changes.
     pub start_ceiling_ms: u64,
+}
+
+/// What minting needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MintSpec {
+    /// The CLI of exactly the version that serves (`.../bin/t3`), T3-CONTRACT section 6.
+    pub cli: PathBuf,
+    /// t3's base directory.
+    pub base_dir: PathBuf,
+    /// For how long the credential is good.
+    pub ttl: PairingTtl,
+    /// What it is called.
+    pub label: Option<PairingLabel>,
 }
 
 /// What a rehearsal needs to know.
@@ -160,6 +236,8 @@ pub enum Answer {
     OwnService(OwnService),
     /// See [`Task::Probe`].
     Probe(ProbeReport),
+    /// See [`Task::Mint`].
+    Minted(MintedLink),
     /// See [`Task::Describe`]; `None` when nobody answers.
     Descriptor(Option<Descriptor>),
     /// See [`Task::Rehearse`].
@@ -216,6 +294,9 @@ pub struct MintedLink {
     pub id: String,
     /// The one-time credential.
     pub credential: String,
+    /// Until when it is good, as t3 says it.
+    #[serde(default, rename = "expiresAt")]
+    pub expires_at: Option<String>,
 }
 
 impl std::fmt::Debug for MintedLink {
@@ -294,11 +375,16 @@ mod tests {
             Task::Merge { dir: dir() },
             Task::Probe(spec()),
             Task::Describe { address: "x".to_owned() },
+            Task::Mint(MintSpec {
+                cli: dir(),
+                base_dir: dir(),
+                ttl: PairingTtl::default(),
+                label: Some("phone".parse().unwrap()),
+            }),
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),
         ];
         for task in tasks {
-            let said = serde_json::to_string(&task).unwrap();
-            let heard: Task = serde_json::from_str(&said).unwrap();
+            let heard = read_task(&task_line(&task).unwrap()).unwrap();
             assert_eq!(format!("{heard:?}"), format!("{task:?}"));
         }
     }
@@ -352,15 +438,32 @@ mod tests {
             Answer::Failed(TaskError { kind: TaskErrorKind::Locked, message: "m".to_owned() }),
         ];
         for answer in answers {
-            let said = serde_json::to_string(&answer).unwrap();
-            let heard: Answer = serde_json::from_str(&said).unwrap();
+            let heard = read_answer(&answer_line(&answer).unwrap()).unwrap();
             assert_eq!(format!("{heard:?}"), format!("{answer:?}"));
         }
     }
 
     #[test]
+    fn a_message_of_another_version_of_the_program_is_told_from_nonsense() {
+        let line = String::from_utf8(answer_line(&Answer::Done).unwrap()).unwrap();
+        let newer = line.replace("\"protocol\":1", "\"protocol\":2").replace("done", "never-heard-of");
+        assert!(read_answer(newer.as_bytes()).unwrap_err().contains("upgraded in between"));
+        for nonsense in [
+            "",
+            "{}",
+            "[]",
+            "{\"protocol\":1}",
+            "{\"protocol\":-1,\"message\":{\"answer\":\"done\"}}",
+            &line.replace("done", "x"),
+        ] {
+            let said = read_answer(nonsense.as_bytes()).unwrap_err();
+            assert!(!said.contains("upgraded"), "{nonsense}: {said}");
+        }
+    }
+
+    #[test]
     fn a_minted_link_never_shows_its_credential() {
-        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned() };
+        let link = MintedLink { id: "i".to_owned(), credential: "ABCD2345EFGH".to_owned(), expires_at: None };
         assert!(!format!("{link:?}").contains("ABCD"));
     }
 }

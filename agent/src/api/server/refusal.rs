@@ -44,6 +44,7 @@ impl From<ApiError> for Refusal {
             "not-found" => StatusCode::NOT_FOUND,
             "bad-request" => StatusCode::BAD_REQUEST,
             "busy" => StatusCode::CONFLICT,
+            "deferred" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, error }

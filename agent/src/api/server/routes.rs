@@ -14,7 +14,8 @@ use super::super::explanation::Explanation;
 use super::super::metrics;
 use super::super::types::{
     Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
-    InstanceStatus, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    InstanceStatus, MintRequest, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest,
+    VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -60,6 +61,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/unenroll", post(unenroll::<H>))
         .route("/v1/now", post(now::<H>))
         .route("/v1/defer", post(defer::<H>))
+        .route("/v1/mint", post(mint::<H>))
         .route("/v1/freeze", post(freeze::<H>))
         .route("/v1/thaw", post(thaw::<H>))
         .route("/v1/quarantine/clear", post(clear_quarantine::<H>))
@@ -232,6 +234,18 @@ async fn defer<H: Handler>(State(desk): State<Desk<H>>, Extension(caller): Exten
     let mut what: DeferRequest = body(request, desk.limits).await?;
     let user = whose(&desk, caller, what.user.take(), "put off the bump of").await?;
     whole(async move { desk.handler.defer(caller, user, what).await }).await
+}
+
+/// The answer is a secret: nothing on its way may keep it.
+async fn mint<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let mut what: MintRequest = body(request, desk.limits).await?;
+    let user = whose(&desk, caller, what.user.take(), "mint a pairing credential of").await?;
+    let minted = whole(async move { desk.handler.mint(caller, user, what).await }).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], minted).into_response())
 }
 
 async fn freeze<H: Handler>(

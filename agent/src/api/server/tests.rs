@@ -115,7 +115,7 @@ fn as_caller(host: CannedHost, privileged: bool, method: &str, path: &str, body:
     })
 }
 
-const CHANGES: [(&str, &str); 7] = [
+const CHANGES: [(&str, &str); 8] = [
     ("/v1/enforce", ""),
     ("/v1/rollback", r#"{"user":"bob"}"#),
     ("/v1/enroll", r#"{"user":"carol"}"#),
@@ -123,6 +123,7 @@ const CHANGES: [(&str, &str); 7] = [
     ("/v1/freeze", "{}"),
     ("/v1/thaw", ""),
     ("/v1/quarantine/clear", r#"{"version":"0.0.26"}"#),
+    ("/v1/versions/verify", "{}"),
 ];
 
 #[test]
@@ -140,7 +141,7 @@ fn ordinary_users_change_nothing_and_are_told_who_may() {
 #[test]
 fn users_speak_for_themselves_and_for_nobody_else() {
     let asked = |privileged, path, body| as_caller(CannedHost::ending(RunOutcome::Done), privileged, "POST", path, body);
-    for path in ["/v1/now", "/v1/defer"] {
+    for path in ["/v1/now", "/v1/defer", "/v1/mint"] {
         for body in [r#"{"user":"alice"}"#, r#"{"user":"root"}"#, r#"{"user":"BOB"}"#] {
             let (status, said, reached) = asked(false, path, body);
             assert_eq!((status, refusal(&said).kind.as_str()), (403, "forbidden"), "{path} {body}");
@@ -153,12 +154,19 @@ fn users_speak_for_themselves_and_for_nobody_else() {
     assert_eq!(asked(false, "/v1/defer", r#"{"until_ms":5,"reason":"demo"}"#).2, [r#"defer bob Some(5) Some("demo") by 1000"#]);
     assert_eq!(asked(true, "/v1/now", r#"{"user":"alice"}"#).2, ["now alice false by 1000"]);
     assert_eq!(asked(true, "/v1/defer", r#"{"user":"alice"}"#).2, ["defer alice None None by 1000"]);
+    assert_eq!(asked(false, "/v1/mint", "").2, ["mint bob 5m None by 1000"]);
+    assert_eq!(asked(true, "/v1/mint", r#"{"user":"alice","ttl":60,"label":"p"}"#).2, [r#"mint alice 60m Some("p") by 1000"#]);
+    for body in [r#"{"ttl":0}"#, r#"{"ttl":"5m"}"#, r#"{"label":"--json"}"#, r#"{"base_dir":"/"}"#] {
+        assert_eq!(asked(true, "/v1/mint", body).0, 400, "{body}");
+    }
 }
 
 #[test]
 fn a_stranger_without_a_name_has_no_instance_to_speak_for() {
     let served = Served::new(CannedHost::ending(RunOutcome::Done), Limits::default());
-    for (path, body, status) in [("/v1/now", "", 400), ("/v1/defer", r#"{"user":"bob","until_ms":5}"#, 403)] {
+    for (path, body, status) in
+        [("/v1/now", "", 400), ("/v1/mint", "", 400), ("/v1/defer", r#"{"user":"bob","until_ms":5}"#, 403)]
+    {
         let Some(stranger) = served.connect_as(STRANGER) else { return };
         assert_eq!(exchange(stranger, "POST", path, body).0, status, "{path}");
     }
@@ -185,6 +193,7 @@ fn privileged_callers_change_what_they_ask_for() {
         "freeze None",
         "thaw",
         "clear 0.0.26",
+        "verify None",
     ];
     assert_eq!(asked, expected);
 }

@@ -36,6 +36,9 @@ pub fn shown(report: &StatusReport, now: UnixMs) -> String {
         let _ =
             writeln!(out, "JOURNAL      {}: {found}. Done: {done}. When you have looked: rm -r {aside}", ago(now, notice.at_ms));
     }
+    for drift in &report.drift {
+        let _ = writeln!(out, "DRIFT        {}: {}", plain(&drift.kind), plain(&drift.what));
+    }
     for bad in &report.quarantine {
         let _ = writeln!(out, "Quarantined  {}, {}: {}", bad.version, ago(now, bad.since_ms), plain(&bad.reason));
     }
@@ -81,6 +84,7 @@ fn why(instance: &InstanceStatus, now: UnixMs) -> String {
     let phase = instance.phase.as_ref().map(|phase| format!("phase {phase}"));
     // The detail of a deferred bump says the same again.
     let detail = instance.detail.clone().filter(|_| deferral.is_none());
-    let parts: Vec<String> = [phase, deferral, detail].into_iter().flatten().collect();
+    let drift = instance.drift.iter().map(|drift| drift.what.clone()).filter(|what| detail.as_ref() != Some(what));
+    let parts: Vec<String> = [phase, deferral, detail.clone()].into_iter().flatten().chain(drift).collect();
     parts.join("; ")
 }

@@ -26,6 +26,9 @@ pub fn shown(instance: &InstanceStatus, now: UnixMs) -> String {
         let (since, look) = (ago(now, deferral.since_ms), ago(now, deferral.last_look_ms));
         let _ = writeln!(out, "Waits        {} (put off {since}, last look {look}); {end}", plain(&deferral.reason));
     }
+    for drift in instance.drift.iter().filter(|drift| instance.detail.as_ref() != Some(&drift.what)) {
+        let _ = writeln!(out, "DRIFT        {}: {}", plain(&drift.kind), plain(&drift.what));
+    }
     if let Some(weaker) = &instance.weaker {
         let _ =
             writeln!(out, "Hand-over    less sure here: {}; a turn begun in its last milliseconds would be lost", plain(weaker));

@@ -125,6 +125,17 @@ impl Bump {
         self.due().is_some()
     }
 
+    /// Whether the user's data is between two versions, or not known yet to be right: nothing of the user's t3 may open it but
+    /// what the bump itself runs.
+    pub fn is_in_gap(&self) -> bool {
+        match self.phase {
+            Phase::Quiesced | Phase::Secured | Phase::Switched | Phase::Started | Phase::Verified => true,
+            Phase::RollingBack(_) | Phase::Stuck => true,
+            Phase::Planned | Phase::Rehearsed | Phase::Ready | Phase::Baselined | Phase::Seeded => false,
+            Phase::Soaking | Phase::Settled | Phase::Closing(_) | Phase::Closed(_) => false,
+        }
+    }
+
     /// How much of the soak is over at `now_ms`, in ms. What counts is the time between two looks, and of that no more than a
     /// third of the soak: a clock that jumps ahead ends no soak, and one that is set back only costs the time of one look.
     pub fn soaked_ms(&self, now_ms: UnixMs) -> i64 {

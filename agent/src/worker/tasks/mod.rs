@@ -22,6 +22,8 @@ mod switch_in;
 mod trouble;
 mod work_copy;
 
+#[cfg(feature = "fuzzing")]
+pub use handshake::fuzz_answers;
 pub use look::lookout;
 
 /// Does `task` and says what came of it.
@@ -42,6 +44,7 @@ pub fn perform(task: Task) -> Result<Answer, TaskError> {
         Task::OwnService { home, base_dir } => own_service::own_service(&home, &base_dir).map(Answer::OwnService),
         Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),
+        Task::Mint(spec) => handshake::mint(&spec).map(Answer::Minted),
         Task::Describe { address } => Ok(Answer::Descriptor(handshake::describe(&address))),
         Task::Rehearse(spec) => rehearse::rehearse(&spec).map(|report| Answer::Rehearsal(Box::new(report))),
     }

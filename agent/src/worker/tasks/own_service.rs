@@ -147,7 +147,7 @@ mod tests {
         let home = home();
         let unit = home.path().join(UNITS[0]);
         fs::write(&unit, "[Service]\nExecStart=/x\n").unwrap();
-        assert_eq!(look(&home).units, [unit.clone()]);
+        assert_eq!(look(&home).units, std::slice::from_ref(&unit));
         fs::remove_file(&unit).unwrap();
         symlink("/home/elsewhere/t3code.service", &unit).unwrap();
         assert_eq!(look(&home).units, [unit]);

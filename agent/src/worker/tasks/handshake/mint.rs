@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::domain::StepOutcome;
-use crate::worker::protocol::{MintedLink, ProbeSpec};
-use crate::worker::tasks::program::{self, Ended, ProgramError, Surroundings};
+use crate::domain::{PairingLabel, PairingTtl, StepOutcome};
+use crate::worker::protocol::{MintSpec, MintedLink, ProbeSpec, TaskError, TaskErrorKind};
+use crate::worker::tasks::program::{self, Ended, ProgramError, Surroundings, usual_umask};
 use crate::worker::tasks::redact::excerpt;
 use crate::worker::tasks::trouble::{self, failed, inconclusive};
 
@@ -22,6 +22,20 @@ const TRIES: u32 = 3;
 
 /// What an operator gets to read of a CLI's complaint, in characters.
 const COMPLAINT: usize = 300;
+
+/// See [`crate::worker::Task::Mint`]: a credential for the user, not for a probe.
+pub fn mint(spec: &MintSpec) -> Result<MintedLink, TaskError> {
+    usual_umask();
+    let other = |message: String| TaskError { kind: TaskErrorKind::Other, message };
+    let surroundings = Surroundings::of_worker();
+    let cli = Cli { program: &spec.cli, base_dir: &spec.base_dir, surroundings: &surroundings };
+    let runtime = super::runtime().map_err(|error| other(format!("this host could not begin to mint: {error}")))?;
+    let label = spec.label.as_ref().map(PairingLabel::as_str);
+    runtime.block_on(cli.mint(spec.ttl, label)).map_err(|outcome| match outcome {
+        StepOutcome::Failed { reason, .. } | StepOutcome::Inconclusive { reason } => other(reason),
+        StepOutcome::Passed => other("minting failed".to_owned()),
+    })
+}
 
 /// The user's CLI on the user's data.
 #[derive(Debug)]
@@ -40,9 +54,11 @@ impl<'a> Cli<'a> {
         Self { program: &spec.cli, base_dir: &spec.base_dir, surroundings }
     }
 
-    /// `t3 auth pairing create`: a link good for five minutes.
-    pub async fn mint(&self) -> Result<MintedLink, StepOutcome> {
-        let ended = self.run(&["auth", "pairing", "create"], &["--ttl", "5m", "--label", "t3pin probe", "--json"]).await?;
+    /// `t3 auth pairing create`: a link that is good for `ttl`.
+    pub async fn mint(&self, ttl: PairingTtl, label: Option<&str>) -> Result<MintedLink, StepOutcome> {
+        let ttl = ttl.to_string();
+        let options = ["--ttl", &ttl, "--json"].into_iter().chain(label.into_iter().flat_map(|label| ["--label", label]));
+        let ended = self.run(&["auth", "pairing", "create"], &options.collect::<Vec<_>>()).await?;
         let link: MintedLink =
             first_json(&ended.stdout).ok_or_else(|| failed("`t3 auth pairing create` succeeded but printed no credential"))?;
         if !is_plain_id(&link.id) || link.credential.is_empty() || link.credential.len() > 1024 {
@@ -118,7 +134,9 @@ mod tests {
         std::fs::set_permissions(&cli, std::fs::Permissions::from_mode(0o755)).unwrap();
         let surroundings = Surroundings { home: dir.path().into(), user: "u".to_owned(), shell: String::new() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(Cli { program: &cli, base_dir: dir.path(), surroundings: &surroundings }.mint())
+        runtime.block_on(
+            Cli { program: &cli, base_dir: dir.path(), surroundings: &surroundings }.mint(PairingTtl::default(), Some("x")),
+        )
     }
 
     const GOOD: &str = r#"echo '{"id":"p1","credential":"ABCD2345EFGH","role":"client","expiresAt":"x"}'"#;
@@ -167,6 +185,6 @@ mod tests {
         let here = Surroundings { home: "/".into(), user: "u".to_owned(), shell: String::new() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let cli = Cli { program: Path::new("/nowhere/t3"), base_dir: Path::new("/"), surroundings: &here };
-        assert!(matches!(runtime.block_on(cli.mint()), Err(StepOutcome::Failed { .. })));
+        assert!(matches!(runtime.block_on(cli.mint(PairingTtl::default(), None)), Err(StepOutcome::Failed { .. })));
     }
 }

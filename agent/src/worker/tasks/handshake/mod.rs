@@ -22,14 +22,18 @@ pub use descriptor::is_plain as is_environment_id;
 use exchange::NoSession;
 use http::Peer;
 use mint::Cli;
+pub use mint::mint;
 
 use super::program::{Surroundings, usual_umask};
 use super::trouble::{excuse, failed, inconclusive};
-use crate::domain::{Descriptor, ProbeReport, ProbeStep, StepOutcome, StepRecord};
+use crate::domain::{Descriptor, PairingTtl, ProbeReport, ProbeStep, StepOutcome, StepRecord};
 use crate::worker::protocol::{MintedLink, ProbeSpec};
 
 /// How long [`describe`] waits.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a probe's credential is called in the user's list, should they see it.
+const LABEL: &str = "t3pin probe";
 
 /// Credentials that one handshake mints at most.
 const MINTS: u32 = 3;
@@ -168,7 +172,7 @@ impl<'a> Handshake<'a> {
     async fn pair(&mut self, peer: &Peer) -> Result<exchange::Session, StepOutcome> {
         let cli = Cli::of(self.spec, self.surroundings);
         self.begin(ProbeStep::Mint);
-        let mut link = cli.mint().await?;
+        let mut link = cli.mint(PairingTtl::default(), Some(LABEL)).await?;
         self.unused = Some(link.clone());
         self.pass();
         self.begin(ProbeStep::Exchange);
@@ -184,7 +188,7 @@ impl<'a> Handshake<'a> {
                     // The request that went unanswered has made a session all the same.
                     (self.exchanged, self.unused) = (true, None);
                     if left > 0 {
-                        link = cli.mint().await?;
+                        link = cli.mint(PairingTtl::default(), Some(LABEL)).await?;
                         self.unused = Some(link.clone());
                     }
                 }
@@ -224,4 +228,23 @@ fn loopback(address: &str) -> Option<SocketAddr> {
 fn agent() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}{} ({}-{now:x})", revoke::AGENT_PREFIX, env!("CARGO_PKG_VERSION"), std::process::id())
+}
+
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_answers(bytes: &[u8]) {
+    use crate::worker::protocol::MintedLink;
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let cookies: Vec<String> = text.lines().map(str::to_owned).collect();
+    if let Some(value) = exchange::cookie(&cookies, "t3_session") {
+        assert!(!value.contains([';', '\n']), "{value:?}");
+    }
+    let reply = http::Reply { status: 200, cookies, body: bytes.to_vec() };
+    if let Ok(found) = descriptor::read(&reply) {
+        assert!(!found.environment_id.contains(char::is_control), "{found:?}");
+    }
+    if let Some(link) = mint::first_json::<MintedLink>(bytes) {
+        mint::is_plain_id(&link.id);
+    }
+    crate::worker::tasks::redact::excerpt(bytes, 300);
 }

@@ -1,0 +1,110 @@
+//! Who listens on which TCP port of this host, from `net/tcp` and `net/tcp6` of PID 1 (proc(5)): one read for all instances, and
+//! nothing is sent to anybody. Not of this process: the agent has a network of its own with nothing in it (units/t3pin.service).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+/// The host's network: the one that PID 1 is in.
+const HOST: &str = "/proc/1/net";
+
+/// `st` of a socket that listens (`TCP_LISTEN`, net/tcp_states.h).
+const LISTEN: &str = "0A";
+
+/// The listening sockets of this host's network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listeners(BTreeMap<u16, Vec<Listener>>);
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Whose socket it is.
+    pub uid: u32,
+    /// Connections that nobody has taken up yet: a server that is at work leaves none for long.
+    pub backlog: u32,
+}
+
+impl Listeners {
+    /// As it is right now.
+    pub fn read() -> io::Result<Self> {
+        Self::of(Path::new(HOST))
+    }
+
+    fn of(net: &Path) -> io::Result<Self> {
+        let mut all = Self::default();
+        all.take(&std::fs::read_to_string(net.join("tcp"))?);
+        match std::fs::read_to_string(net.join("tcp6")) {
+            Ok(text) => all.take(&text),
+            // A host without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(all)
+    }
+
+    /// Those on `port`, on whatever address.
+    pub fn on(&self, port: u16) -> &[Listener] {
+        self.0.get(&port).map_or(&[], Vec::as_slice)
+    }
+
+    /// All ports that somebody listens on.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        self.0.keys().copied().collect()
+    }
+
+    /// Adds what a table of the kernel's shows.
+    pub(crate) fn take(&mut self, table: &str) {
+        for (port, listener) in table.lines().skip(1).filter_map(listener) {
+            self.0.entry(port).or_default().push(listener);
+        }
+    }
+}
+
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; of a listening socket rx_queue is its backlog.
+fn listener(line: &str) -> Option<(u16, Listener)> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, _, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    if state != LISTEN {
+        return None;
+    }
+    let (_, port) = local.rsplit_once(':')?;
+    let (_, backlog) = queues.split_once(':')?;
+    let uid = fields.nth(2)?.parse().ok()?;
+    Some((u16::from_str_radix(port, 16).ok()?, Listener { uid, backlog: u32::from_str_radix(backlog, 16).ok()? }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0EBD 00000000:0000 0A 00000000:00000003 00:00000000 00000000  1001        0 12 1 0 100 0 0 10 0
+   1: 0100007F:0EBD 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000  1001        0 13 1 0 100 0 0 10 0
+   2: nonsense
+";
+
+    #[test]
+    fn only_listening_sockets_count_with_owner_and_backlog() {
+        let mut all = Listeners::default();
+        all.take(TABLE);
+        assert_eq!(all.on(3773), [Listener { uid: 1001, backlog: 3 }]);
+        assert!(all.on(3774).is_empty());
+        assert_eq!(all.ports(), [3773].into());
+    }
+
+    #[test]
+    fn a_real_listener_is_seen_with_its_owner() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, backlog: 0 }]);
+        let _waiting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, backlog: 1 }]);
+    }
+
+    #[test]
+    fn not_being_able_to_tell_is_not_that_nobody_listens() {
+        assert!(Listeners::of(Path::new("/nowhere")).is_err());
+    }
+}
