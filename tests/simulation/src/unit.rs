@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use crate::disk::{Ino, Kind};
 use crate::machine::Inner;
-use crate::promises::{self, Kept};
+use crate::promises::{self};
 use crate::schedule::Stage;
 use crate::t3::{self, Database, Flaw, level, log_entry, new_log};
 
@@ -254,7 +254,7 @@ impl Inner {
 
     fn remember(&mut self, user: usize, version: &str) {
         let userdata = self.users[user].userdata();
-        let kept = self.disk.at(&userdata).map(|dir| promises::kept(&self.disk, dir)).unwrap_or_else(Kept::new);
+        let kept = self.disk.at(&userdata).map(|dir| promises::kept(&self.disk, dir)).unwrap_or_default();
         self.users[user].memory.left = Some((version.to_owned(), kept));
     }
 }
