@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use crate::disk::{Ino, Kind};
 use crate::machine::Inner;
-use crate::promises::{self};
+use crate::promises;
 use crate::schedule::Stage;
 use crate::t3::{self, Database, Flaw, level, log_entry, new_log};
 
