@@ -10,7 +10,7 @@ use t3pin::domain::{
     Version, WorkMarks,
 };
 use t3pin::engine::waits::Hurry;
-use t3pin::engine::{Blame, Bump, Event, Fault, Phase, SoakLook, judge};
+use t3pin::engine::{Blame, Bump, Event, Fault, SoakLook, judge};
 use t3pin::simulated::{Retention, SystemdError, UnitState, Vault};
 
 use crate::ledger::Books;
