@@ -19,3 +19,4 @@ mod pin_file;
 mod rivals;
 mod rollback;
 mod snapshots;
+mod watch;
