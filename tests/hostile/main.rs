@@ -2,7 +2,7 @@
 //! hangs, and the agent lives on. `attacker.py` has the attacks; its last line here is what `tests/run hostile` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../e2e/common/mod.rs"]
 mod common;
 
@@ -60,9 +60,11 @@ impl Suite {
     }
 
     fn watch(&self) {
-        self.site.ok("pkill -f /opt/[c]anary.py; rm -f /root/canary.log
-             setsid python3 /opt/canary.py /root/canary /root/canary.log >/dev/null 2>&1 </dev/null &
-             for i in $(seq 100); do grep -q watching /root/canary.log 2>/dev/null && exit; sleep 0.05; done; exit 1");
+        self.site.ok(
+            "systemctl stop canary 2>/dev/null; rm -f /root/canary.log
+             systemd-run --quiet --collect --unit=canary python3 /opt/canary.py /root/canary /root/canary.log
+             for i in $(seq 200); do grep -q watching /root/canary.log 2>/dev/null && exit; sleep 0.05; done; exit 1",
+        );
     }
 
     /// What happened to the canary.
