@@ -2,8 +2,8 @@
 //!
 //! Only in a program built with the feature `kill-points`, which no package that is shipped has; elsewhere [`reach`] is
 //! nothing at all. `/etc/t3pin/kill-points` orders deaths, one a line, each happening once: `USER POINT kill` ends the agent with
-//! SIGKILL, `USER POINT hang` stands still there for good, for the whole machine to be switched off (`-` for USER where a point
-//! belongs to nobody). A name that is not known is an error at the start, so that no test passes by a misspelling. The names
+//! SIGKILL, `USER POINT hang` stands still there for good, for the whole machine to be switched off, `USER POINT pause` stops the
+//! process until somebody sends it SIGCONT, for something else to be changed meanwhile (`-` for USER where a point belongs to nobody). A name that is not known is an error at the start, so that no test passes by a misspelling. The names
 //! of all points are written to `/run/t3pin/kill-points` at the start, for a test to see that it has tried them all.
 
 use std::fmt;
@@ -92,10 +92,10 @@ mod armed {
         fs::write(KNOWN, known.join("\n") + "\n")?;
         for (number, line) in orders()?.iter().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let good = matches!(words[..], [_, point, "kill" | "hang"] if known.iter().any(|name| name == point));
+            let good = matches!(words[..], [_, point, "kill" | "hang" | "pause"] if known.iter().any(|name| name == point));
             if !good {
                 let why = format!(
-                    "{ORDERS}, line {}: \"{line}\" is no order to die: USER POINT kill|hang, and {KNOWN} has the points",
+                    "{ORDERS}, line {}: \"{line}\" is no order to die: USER POINT kill|hang|pause, and {KNOWN} has the points",
                     number + 1
                 );
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -109,6 +109,7 @@ mod armed {
         let here = format!("{} {point} ", user.map_or("-", UserName::as_str));
         let Ok(lines) = orders() else { return };
         let Some(at) = lines.iter().position(|line| format!("{line} ").starts_with(&here)) else { return };
+        let signal = if lines[at].ends_with("pause") { rustix::process::Signal::STOP } else { rustix::process::Signal::KILL };
         let hang = lines[at].ends_with("hang");
         let rest: String = lines.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, line)| format!("{line}\n")).collect();
         // Carried out once: taken from the list before.
@@ -124,7 +125,7 @@ mod armed {
                 std::thread::park();
             }
         }
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
     }
 
     fn orders() -> io::Result<Vec<String>> {

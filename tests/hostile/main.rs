@@ -60,11 +60,9 @@ impl Suite {
     }
 
     fn watch(&self) {
-        self.site.ok(
-            "systemctl stop canary 2>/dev/null; rm -f /root/canary.log
+        self.site.ok("systemctl stop canary 2>/dev/null; rm -f /root/canary.log
              systemd-run --quiet --collect --unit=canary python3 /opt/canary.py /root/canary /root/canary.log
-             for i in $(seq 200); do grep -q watching /root/canary.log 2>/dev/null && exit; sleep 0.05; done; exit 1",
-        );
+             for i in $(seq 200); do grep -q watching /root/canary.log 2>/dev/null && exit; sleep 0.05; done; exit 1");
     }
 
     /// What happened to the canary.

@@ -1,12 +1,24 @@
 //! File systems with just too little room at each write: the homes', the agent's own, and both. What can be known before is
 //! refused before; what cannot is undone; nothing half-made is ever left under a final name.
 
-use crate::matrix::{Death, GOOD, Matrix, OLD, half_made};
+use std::time::Duration;
 
-/// KiB left free, from nothing at all to enough for most of what a bump writes.
-const SPARE: &[u32] = &[0, 24, 120, 500, 1_500, 3_500, 7_000, 14_000];
-/// Of these a few, for every run: nothing fits, the first copies fit, nearly everything fits.
-const FEW: &[u32] = &[0, 500, 7_000];
+use crate::matrix::{Death, GOOD, Matrix, half_made};
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// Before these the disk runs full: whatever the phase writes does not fit.
+const BEFORE: &[&str] = &[
+    "recorded:rehearsed",
+    "recorded:seeded",
+    "recorded:secured",
+    "recorded:switched",
+    "amid:switched",
+    "recorded:verified",
+    "recorded:settled",
+];
+/// And these, when there is the time: the first bytes fit, and the next do not.
+const SPARE: &[u32] = &[0, 24, 500];
 
 /// Puts what lies below `path` on a file system of its own, whose size can be changed.
 const OWN: &str = r#"own() { mkdir -p "$1" && cp -a "$1" "$1.was" && mount -t tmpfs -o size=3g,mode=755 own "$1" && cp -a "$1.was/." "$1/" && rm -rf "$1.was"; }
@@ -34,46 +46,63 @@ fn too_little_room(paths: &[&str], spares: &[u32]) {
     matrix.machine.ok("t3pin enforce --wait");
     matrix.machine.wait_settled("alice", GOOD);
     matrix.back_to_old(&["alice"]);
-    let mut refused = 0;
-    for spare in spares {
-        paths.iter().for_each(|path| leave(&matrix, path, *spare));
-        let said = matrix.machine.sh("t3pin enforce --wait");
-        refused += u32::from(said.stdout.contains("not enough room"));
-        println!("{spare} KiB free on {paths:?}: exit code {}: {}", said.code, said.stdout.lines().last().unwrap_or_default());
-        // While the disk is still full.
-        let half_made = half_made(&matrix.machine);
-        let bound = matrix.machine.instance("alice")["bound_version"].clone();
-        paths.iter().for_each(|path| make_room(&matrix, path));
-        // Whatever is under way ends by itself now that there is room.
-        matrix.die_until(&[], "true", |matrix, _| {
-            matrix.note(&[format!("alice full-disk:{spare}")]);
-            assert!(half_made.is_empty(), "{spare} KiB free on {paths:?}: {half_made:?}");
-            assert!(bound == OLD || bound == GOOD, "{spare} KiB free on {paths:?}: bound to {bound}");
-        });
-        matrix.machine.ok("t3pin enforce --wait");
-        matrix.machine.wait_settled("alice", GOOD);
-        matrix.back_to_old(&["alice"]);
+
+    let before = matrix.machine.invocation("t3-serve@alice.service");
+    paths.iter().for_each(|path| leave(&matrix, path, 500));
+    let said = matrix.machine.sh("t3pin enforce --wait");
+    paths.iter().for_each(|path| make_room(&matrix, path));
+    assert!(said.code == 5 && said.stdout.contains("not enough room"), "what can be known before is refused before: {said}");
+    assert_eq!(matrix.machine.invocation("t3-serve@alice.service"), before, "and touches nobody");
+
+    for (point, spare) in spares.iter().flat_map(|spare| BEFORE.iter().map(move |point| (*point, *spare))) {
+        full_from(&mut matrix, paths, point, spare);
     }
-    assert!(refused > 0, "what can be known before is refused before");
     matrix.end();
 }
 
-#[test]
-fn too_little_room_ends_safe() {
-    too_little_room(&["/home", "/var/lib/t3pin"], FEW);
+/// The disk runs full as soon as the bump has got to `point`, and has room again when the agent knows no further.
+fn full_from(matrix: &mut Matrix, paths: &[&str], point: &str, spare: u32) {
+    let what = format!("full-disk:{point}:{spare}:{}", paths.join("+"));
+    matrix.machine.write("/etc/t3pin/kill-points", &format!("alice {point} pause\n"));
+    matrix.machine.ok("systemd-run --quiet --collect t3pin enforce --wait");
+    matrix
+        .machine
+        .wait_until(&format!("{what}: the bump gets there"), LONG, |machine| machine.ok("cat /etc/t3pin/kill-points").is_empty());
+    paths.iter().for_each(|path| leave(matrix, path, spare));
+    matrix.machine.ok("systemctl kill --kill-whom=main --signal=CONT t3pin.service");
+    // At rest, or, as long as it cannot even write down that it is, with the user served.
+    matrix.machine.wait_until(&format!("{what}: the agent knows no further"), LONG, |machine| {
+        let state = &machine.status()["agent"]["state"];
+        let full = "journalctl --quiet --output=cat --unit=t3pin --since=-60s | grep --quiet --ignore-case 'is full\\|no space\\|no room'";
+        ["idle", "draining", "stuck"].iter().any(|rest| state == *rest)
+            || (machine.sh(full).code == 0 && machine.serving("alice").is_some())
+    });
+    let said = matrix.machine.instance("alice");
+    println!("{what}: {} {}", said["state"], said["detail"]);
+    let half_made = half_made(&matrix.machine);
+    paths.iter().for_each(|path| make_room(matrix, path));
+    assert!(half_made.is_empty(), "{what}: {half_made:?}");
+    // What could not be undone without room is undone now; a start is a reason to try again.
+    matrix.die_until(&[], "systemctl restart t3pin", |matrix, _| matrix.note(&[format!("alice {what}")]));
+    matrix.back_to_old(&["alice"]);
 }
 
 #[test]
-fn too_little_room_in_the_homes_ends_safe_at_each_write() {
+fn a_disk_that_runs_full_in_a_bump_ends_safe() {
+    too_little_room(&["/home", "/var/lib/t3pin"], &[0]);
+}
+
+#[test]
+fn homes_that_run_full_end_safe_at_each_write() {
     too_little_room(&["/home"], SPARE);
 }
 
 #[test]
-fn too_little_room_for_the_agent_ends_safe_at_each_write() {
+fn an_agents_disk_that_runs_full_ends_safe_at_each_write() {
     too_little_room(&["/var/lib/t3pin"], SPARE);
 }
 
 #[test]
-fn too_little_room_everywhere_ends_safe_at_each_write() {
+fn disks_that_all_run_full_end_safe_at_each_write() {
     too_little_room(&["/home", "/var/lib/t3pin"], SPARE);
 }

@@ -38,7 +38,8 @@ pub struct Matrix {
     /// Who is on it.
     pub users: Vec<String>,
     work: Vec<String>,
-    death: Death,
+    /// How the agent ends.
+    pub death: Death,
     soak: &'static str,
     tried: BTreeSet<String>,
     unsafe_points: Vec<String>,
@@ -105,7 +106,8 @@ impl Matrix {
                         return;
                     }
                     given = true;
-                    self.machine.sh(order);
+                    // Not waited for: an agent that hangs never answers.
+                    self.machine.ok(&format!("systemd-run --quiet --collect --unit=order {order}"));
                 }
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
@@ -193,12 +195,15 @@ impl Matrix {
         assert!(self.unsafe_points.is_empty(), "unsafe: {}", self.unsafe_points.join("\n"));
     }
 
-    /// Whether nothing is under way; `None` while nobody answers.
+    /// Whether nothing is under way, the order neither; `None` while nobody answers.
     fn resting(&self) -> Option<bool> {
+        if self.machine.sh("systemctl is-active --quiet order.service").code == 0 {
+            return Some(false);
+        }
         let status: Value = serde_json::from_str(&self.machine.sh("timeout 5 t3pin status --json").stdout).ok()?;
         let quiet = ["idle", "draining", "stuck"].iter().any(|state| status["agent"]["state"] == *state);
         // An agent that has just started may not have got to what was under way.
-        let mut at_rest = vec!["settled", "pending", "held-back", "deferred", "stuck"];
+        let mut at_rest = vec!["settled", "pending", "held-back", "refused", "deferred", "stuck"];
         if self.soak != "1s" {
             at_rest.push("soaking");
         }
@@ -228,7 +233,7 @@ pub fn half_made(machine: &Machine) -> Vec<String> {
 fn whole(machine: &Machine, user: &str, work: &str) -> Result<(), String> {
     let instance = machine.instance(user);
     let (state, bound) = (instance["state"].as_str().unwrap_or_default(), instance["bound_version"].as_str().unwrap_or_default());
-    if !["settled", "pending", "held-back", "soaking"].contains(&state) {
+    if !["settled", "pending", "held-back", "refused", "soaking"].contains(&state) {
         return Err(format!("is {state}: {instance}"));
     }
     let serving = machine.serving(user).unwrap_or_default();
@@ -248,9 +253,9 @@ fn whole(machine: &Machine, user: &str, work: &str) -> Result<(), String> {
     if level != wanted {
         return Err(format!("{bound} runs on data of level {level}"));
     }
-    // A bump that waits for its turn may keep what it is to go on with; one that is over keeps nothing.
+    // A bump that waits for its turn or soaks may keep what it is to go on with; one that is over keeps nothing.
     let copies = machine.ok(&format!("ls -A /home/{user}/.t3/.t3pin 2>/dev/null || true"));
-    if !copies.is_empty() && instance["phase"] != "ready" {
+    if !copies.is_empty() && instance["phase"] != "ready" && state != "soaking" {
         return Err(format!("left behind: {copies}"));
     }
     if machine.work_hash(user) != work {

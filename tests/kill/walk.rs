@@ -18,7 +18,6 @@ const GOOD_BUMPS: Deaths<'_> = &[
             "amid:install-built",
             "amid:install-sealed",
             "amid:install-published",
-            "amid:agent-up",
             "amid:recovery-begun",
             "amid:recovery-left-over",
             "amid:recovery-done",
@@ -100,6 +99,10 @@ fn past_every_place(death: Death) {
     let mut matrix = Matrix::with(&USERS, death);
     matrix.machine.ok("echo T3_STANDIN_LIVE_FAULT=1 >>/etc/t3-serve/dave.env");
 
+    if death == Death::Kill {
+        // A machine whose agent hangs before it has said that it is up never gets through its boot.
+        matrix.die(&[("-", &["amid:agent-up"])], "systemctl restart t3pin");
+    }
     let three = [("alice", GOOD), ("bob", GOOD), ("carol", GOOD)];
     matrix.pin(&three);
     matrix.die(GOOD_BUMPS, "t3pin enforce --wait");
@@ -135,7 +138,8 @@ fn past_every_place(death: Death) {
     matrix.die(&[("bob", &rest)], "t3pin rollback bob --force");
 
     stuck(&mut matrix);
-    let untried = matrix.untried();
+    let mut untried = matrix.untried();
+    untried.retain(|point| death == Death::Kill || point != "amid:agent-up");
     assert!(untried.is_empty(), "nobody dies at {untried:?}");
     matrix.end();
 }

@@ -21,6 +21,7 @@ mod share;
 mod store;
 mod tree;
 mod verify;
+mod warm;
 
 /// See `crate::fuzzing`.
 #[cfg(feature = "fuzzing")]

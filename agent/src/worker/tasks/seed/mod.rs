@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use live::Live;
 pub(crate) use live::{NotLive, begin};
 pub use stopped::seed;
 
