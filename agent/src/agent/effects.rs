@@ -8,6 +8,7 @@ use crate::domain::{Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, U
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::health;
+use crate::host::{Listeners, killed_for_memory};
 use crate::journal::Journal;
 use crate::state::{StateError, Vault};
 use crate::systemd::{SystemdError, UnitState};
@@ -130,7 +131,7 @@ impl Agent {
     /// The pairing handshake against `version`, and the unit's steadiness meanwhile.
     pub async fn probe(&self, bump: &Bump, version: &Version, deadline: Duration) -> Result<(ProbeReport, UnitState), Fault> {
         let unit = bump.instance.unit.as_str();
-        let before = self.systemd.unit(unit).await.map_err(host)?;
+        let (killed, before) = (killed_for_memory(), self.systemd.unit(unit).await.map_err(host)?);
         let known = bump.baseline.as_ref().and_then(|report| report.descriptor.as_ref());
         let expect_environment_id = known.map(|descriptor| descriptor.environment_id.clone());
         let spec = self.probe_spec(&bump.instance, version, deadline, expect_environment_id);
@@ -141,7 +142,9 @@ impl Agent {
             () = self.gives_up(unit, &before) => ProbeReport::default(),
         };
         let after = self.systemd.unit(unit).await.map_err(host)?;
-        let outcome = steadiness(&before, &after);
+        let trouble = (!matches!(steadiness(&before, &after), StepOutcome::Passed) || report.first_problem().is_some())
+            .then(|| trouble_of_host(&bump.instance, killed, killed_for_memory()));
+        let outcome = trouble.flatten().unwrap_or_else(|| steadiness(&before, &after));
         // First in line: a server that keeps restarting is the cause of whatever else went wrong.
         report.steps.insert(0, StepRecord { step: ProbeStep::Unit, outcome, ms: 0 });
         Ok((report, after))
@@ -201,6 +204,21 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, Fault> {
     crate::state::blocking(work).await.map_err(data)
+}
+
+/// What of the host would explain a server that does not do well, whatever its version: somebody else has its port, or the kernel has
+/// killed for memory meanwhile (`killed` then and `now`).
+fn trouble_of_host(instance: &Instance, killed: Option<u64>, now: Option<u64>) -> Option<StepOutcome> {
+    let listeners = Listeners::read().ok();
+    let stranger = listeners.and_then(|all| all.stranger_on(instance.port, instance.place.account.uid));
+    let reason = match stranger {
+        Some(uid) => format!("port {} belongs to a process of uid {uid}, and not to {}'s server", instance.port, instance.user()),
+        None if now > killed && killed.is_some() => {
+            "the kernel has killed processes of this host's for memory meanwhile".to_owned()
+        }
+        None => return None,
+    };
+    Some(StepOutcome::Inconclusive { reason })
 }
 
 /// Whether the unit ran through the probe without a restart.
