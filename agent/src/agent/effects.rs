@@ -142,9 +142,15 @@ impl Agent {
             () = self.gives_up(unit, &before) => ProbeReport::default(),
         };
         let after = self.systemd.unit(unit).await.map_err(host)?;
-        let trouble = (!matches!(steadiness(&before, &after), StepOutcome::Passed) || report.first_problem().is_some())
-            .then(|| trouble_of_host(&bump.instance, killed, killed_for_memory()));
-        let outcome = trouble.flatten().unwrap_or_else(|| steadiness(&before, &after));
+        let steady = steadiness(&before, &after);
+        let outcome = if steady == StepOutcome::Passed && report.first_problem().is_none() {
+            steady
+        } else {
+            let (port, uid) = (bump.instance.port, bump.instance.place.account.uid);
+            let stranger = Listeners::read().ok().and_then(|all| all.stranger_on(port, uid));
+            let killed = killed_for_memory() > killed && killed.is_some();
+            of_host(port, stranger, killed && steady != StepOutcome::Passed).unwrap_or(steady)
+        };
         // First in line: a server that keeps restarting is the cause of whatever else went wrong.
         report.steps.insert(0, StepRecord { step: ProbeStep::Unit, outcome, ms: 0 });
         Ok((report, after))
@@ -206,16 +212,12 @@ pub(super) async fn blocking<T: Send + 'static>(
     crate::state::blocking(work).await.map_err(data)
 }
 
-/// What of the host would explain a server that does not do well, whatever its version: somebody else has its port, or the kernel has
-/// killed for memory meanwhile (`killed` then and `now`).
-fn trouble_of_host(instance: &Instance, killed: Option<u64>, now: Option<u64>) -> Option<StepOutcome> {
-    let listeners = Listeners::read().ok();
-    let stranger = listeners.and_then(|all| all.stranger_on(instance.port, instance.place.account.uid));
+/// What of the host explains a server that does not do well, whatever its version: a process of the uid `stranger` has its port, or
+/// it has ended while the kernel killed for memory.
+fn of_host(port: u16, stranger: Option<u32>, ended_for_memory: bool) -> Option<StepOutcome> {
     let reason = match stranger {
-        Some(uid) => format!("port {} belongs to a process of uid {uid}, and not to {}'s server", instance.port, instance.user()),
-        None if now > killed && killed.is_some() => {
-            "the kernel has killed processes of this host's for memory meanwhile".to_owned()
-        }
+        Some(uid) => format!("port {port} belongs to a process of uid {uid}, which is not the server's"),
+        None if ended_for_memory => "the server ended, and the kernel has killed for memory meanwhile".to_owned(),
         None => return None,
     };
     Some(StepOutcome::Inconclusive { reason })
@@ -234,4 +236,32 @@ fn steadiness(before: &UnitState, after: &UnitState) -> StepOutcome {
         ));
     }
     StepOutcome::Passed
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::domain::Verdict;
+    use crate::engine::judge::verdict;
+
+    #[test]
+    fn what_of_the_host_explains_a_failure_condemns_nobody() {
+        let step = |step, outcome| StepRecord { step, outcome, ms: 0 };
+        let failed = || StepOutcome::Failed { reason: "0.0.1 answers".to_owned(), contract_moved: false };
+        let before = ProbeReport {
+            steps: vec![step(ProbeStep::Unit, StepOutcome::Passed), step(ProbeStep::Version, StepOutcome::Passed)],
+            ..ProbeReport::default()
+        };
+        let seen = |unit| ProbeReport {
+            steps: vec![step(ProbeStep::Unit, unit), step(ProbeStep::Version, failed())],
+            ..ProbeReport::default()
+        };
+        assert!(matches!(verdict(Some(&before), &seen(StepOutcome::Passed)), Verdict::Unhealthy { .. }));
+        for (stranger, killed) in [(Some(0), false), (None, true)] {
+            let unit = of_host(3773, stranger, killed).unwrap();
+            assert!(matches!(verdict(Some(&before), &seen(unit)), Verdict::Inconclusive { .. }), "{stranger:?} {killed}");
+        }
+        assert_eq!(of_host(3773, None, false), None);
+    }
 }
