@@ -12,6 +12,7 @@ mod explain;
 mod found;
 mod good_bump;
 mod handover;
+mod hardening;
 mod install;
 mod own_cli;
 mod package;

@@ -239,6 +239,21 @@ pub fn ended_sanely(inner: &Inner) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Promise 7, too: a server whose user's bump rests can be started, after a crash or a reboot as well.
+///
+/// Looked at whenever a bump has been written down.
+pub fn nobody_is_held_at_rest(inner: &Inner) -> Result<(), Broken> {
+    use t3pin::engine::Phase::{Ready, Soaking};
+    for bump in inner.book.all().filter(|bump| matches!(bump.phase, Ready | Soaking)) {
+        let name = bump.instance.user();
+        if inner.disk.at(&format!("/var/lib/t3pin/holds/{name}")).is_some() {
+            let what = format!("{} rests in {:?}, and the server of {name} is held", bump.id, bump.phase);
+            return Err(Broken { promise: 7, what });
+        }
+    }
+    Ok(())
+}
+
 /// Promise 8: "Root trusts nothing a user owns. Paths, databases, servers and CLI output of users are hostile input."
 ///
 /// What a trap leads to is as it was, and what lies in custody is the user's own plain files.
