@@ -23,7 +23,7 @@ impl Agent {
     pub async fn watch(&self, soaks: bool) -> bool {
         let (mut changed, mut settled) = (false, false);
         if soaks {
-            self.take_up().await;
+            changed |= self.take_up().await;
             let open = match self.journal.open_bumps() {
                 Ok(open) => open,
                 Err(error) => {
@@ -56,16 +56,18 @@ impl Agent {
         }
     }
 
-    /// What was left under way is taken up, and leaves its evidence when it ends badly.
-    async fn take_up(&self) {
+    /// What was left under way is taken up, and leaves its evidence when it ends badly. Returns whether there was any.
+    async fn take_up(&self) -> bool {
         let left = self.journal.open_bumps().unwrap_or_default().into_iter().filter(Bump::is_under_way);
         let left: Vec<BumpId> = left.map(|bump| bump.id).collect();
         conduct::take_up(self).await;
+        let any = !left.is_empty();
         for bump in left {
             if let Ok(Some(bump)) = self.journal.bump(bump) {
                 self.leave_evidence(&bump).await;
             }
         }
+        any
     }
 
     /// Goes on with deferred bumps whose users have become idle. Only what was enforced by order, never what was only edited.
