@@ -2,6 +2,7 @@
 //! the command line, systemctl, journalctl. One module per theme; each test has a machine of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod activity;
 mod bad_release;
 mod common;
 mod crash;
@@ -15,5 +16,7 @@ mod install;
 mod own_cli;
 mod package;
 mod pin_file;
+mod rivals;
 mod rollback;
 mod snapshots;
+mod watch;

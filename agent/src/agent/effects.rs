@@ -97,6 +97,12 @@ impl conduct::Host for Agent {
     }
 
     async fn take_baseline(&self, bump: &Bump) -> Result<Event, Fault> {
+        // Days may lie between the rehearsal and this. What it does not find in memory the start reads from the disk, as ever.
+        let (store, to) = (self.store.clone(), bump.to.clone());
+        tokio::task::spawn_blocking(move || match store.warm(&to) {
+            Ok(bytes) => tracing::debug!(T3PIN_VERSION = %to, "{} MB of t3 {to} are read ahead", bytes / 1_000_000),
+            Err(error) => tracing::debug!(T3PIN_VERSION = %to, "t3 {to} is not read ahead: {error}"),
+        });
         let (report, _) = self.probe(bump, &bump.from, Duration::from_secs(10)).await?;
         Ok(Event::BaselineTaken { report })
     }

@@ -223,6 +223,13 @@ impl Handler for Doors {
         self.order(caller, |run| Order::RemoveVersion(version, run))
     }
 
+    async fn verify_versions(&self, caller: Caller, version: Option<Version>) -> Result<RunReport, ApiError> {
+        let (agent, run) = (Arc::clone(&self.agent), self.agent.runs.begin(caller));
+        let report = run.report();
+        tokio::spawn(async move { agent.verify_versions(version, &run).await });
+        Ok(report)
+    }
+
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {
         let version = request.version;
         self.agent.journal.clear_quarantine(&version, now_ms()).map_err(internal)?;

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 
+use super::runs::Run;
 use super::{Agent, now_ms};
+use crate::api::types::RunOutcome;
 use crate::domain::{Instance, UserName, Version};
 use crate::engine::rollout::busy;
 use crate::engine::watch::{self, CRASHES, Decision, Due, Look, WINDOW_MS, Watched};
@@ -309,6 +311,39 @@ impl Agent {
             tracing::warn!(
                 "{path} is in everybody's PATH: who runs it and has a server moves the server's data to its version. Remove it"
             );
+        }
+    }
+}
+
+impl Agent {
+    /// Reads `version`, or all that are installed, from end to end.
+    pub async fn verify_versions(&self, version: Option<Version>, run: &Run) {
+        let installed = match self.store.list() {
+            Ok(installed) => installed.into_iter().map(|installed| installed.version).collect(),
+            Err(error) => return run.end(RunOutcome::Refused, format!("the version store cannot be read: {error}")),
+        };
+        let versions: Vec<Version> = version.map_or(installed, |version| vec![version]);
+        let (mut whole, mut changed) = (0, vec![]);
+        for version in versions {
+            run.say(format!("t3 {version} is read"));
+            let (store, of) = (self.store.clone(), version.clone());
+            let read = tokio::task::spawn_blocking(move || store.verify(&of, Depth::Content)).await;
+            match read.map_err(std::io::Error::other).flatten() {
+                Ok(differences) => {
+                    match differences.is_empty() {
+                        true => whole += 1,
+                        false => {
+                            changed.push(format!("t3 {version} was changed after it was sealed: {}", differences.join(", ")))
+                        }
+                    }
+                    self.rounds.note_seal(&version, differences);
+                }
+                Err(error) => changed.push(error.to_string()),
+            }
+        }
+        match changed.is_empty() {
+            true => run.end(RunOutcome::Done, format!("{whole} version(s) read from end to end: all as they were sealed")),
+            false => run.end(RunOutcome::Refused, changed.join(". ")),
         }
     }
 }

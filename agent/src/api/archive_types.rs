@@ -81,6 +81,15 @@ pub struct RemoveRequest {
     pub version: Version,
 }
 
+/// `POST /v1/versions/verify`: one installed version, or all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyVersionRequest {
+    /// Which version; all when absent.
+    #[serde(default)]
+    pub version: Option<Version>,
+}
+
 /// Something to be done with what is kept.
 #[derive(Debug, Clone)]
 pub enum ArchiveOrder {

@@ -342,6 +342,10 @@ impl Handler for CannedHost {
         self.note(format!("remove {version}"));
         self.look()
     }
+    async fn verify_versions(&self, _: Caller, version: Option<Version>) -> Result<RunReport, ApiError> {
+        self.note(format!("verify {:?}", version.map(String::from)));
+        self.look()
+    }
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {
         self.note(format!("clear {}", request.version));
         Ok(())

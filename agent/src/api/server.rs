@@ -92,6 +92,12 @@ pub trait Handler: Send + Sync + 'static {
     fn export(&self, caller: Caller, run: u64, offset: u64) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
     /// Starts removing an installed version. Privileged.
     fn remove_version(&self, caller: Caller, version: Version) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Starts reading an installed version, or all of them, from end to end. Privileged.
+    fn verify_versions(
+        &self,
+        caller: Caller,
+        version: Option<Version>,
+    ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Lets a quarantined version be tried again. Privileged.
     fn clear_quarantine(&self, request: ClearRequest) -> impl Future<Output = Result<(), ApiError>> + Send;
 }

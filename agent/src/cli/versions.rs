@@ -6,12 +6,12 @@ use super::answer::Answer;
 use super::exit::Exit;
 use super::follow;
 use super::render::{ago, now_ms, size, table};
-use crate::api::archive_types::RemoveRequest;
+use crate::api::archive_types::{RemoveRequest, VerifyVersionRequest};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{Acknowledged, ClearRequest, RunReport, VersionStatus};
 use crate::domain::{UnixMs, Version};
 
-/// List the installed versions, remove one, or let one that failed here be tried again
+/// List the installed versions, verify or remove one, or let one that failed here be tried again
 #[derive(Debug, Args)]
 pub struct Versions {
     #[command(subcommand)]
@@ -30,6 +30,13 @@ enum Verb {
         /// Which
         version: Version,
     },
+    /// Read installed versions from end to end: is everything as it was when it was sealed?
+    ///
+    /// The agent itself looks at the versions in use once an hour, without reading what nobody has written to.
+    Verify {
+        /// Which; all when not said
+        version: Option<Version>,
+    },
     /// Lift the quarantine of a version, so that it is tried again
     Clear {
         /// Which
@@ -47,6 +54,10 @@ impl Versions {
             }
             Some(Verb::Remove { version }) => {
                 let started: RunReport = client.post("/v1/versions/remove", &RemoveRequest { version }).await?;
+                follow::to_the_end(client, started).await
+            }
+            Some(Verb::Verify { version }) => {
+                let started: RunReport = client.post("/v1/versions/verify", &VerifyVersionRequest { version }).await?;
                 follow::to_the_end(client, started).await
             }
             Some(Verb::Clear { version }) => {

@@ -77,7 +77,11 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     if runs && !force {
         return Ok(match host.hand_over(bump, &state, &busy).await? {
             HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
-            HandedOver::Busy { activity, reason } => Event::FoundBusy { activity, reason },
+            HandedOver::Busy { activity, reason } => {
+                // Also what an earlier try held that did not get further: the server runs on, and must be able to start again.
+                host.vault().release(bump.instance.user()).map_err(data)?;
+                Event::FoundBusy { activity, reason }
+            }
         });
     }
     let stopped_ms = host.now_ms();
@@ -109,10 +113,10 @@ async fn switch<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
 
 async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Event, Fault> {
     let unit = bump.instance.unit.as_str();
-    if *version == bump.to && is_back(host, bump) {
-        let reason =
-            format!("the data of {} was put back while the agent was down, so {version} is not started on it", bump.from);
-        return Err(Fault { reason, blame: Blame::Environment });
+    // Originals may be back without the ledger knowing of it: a record that failed may have been written all the same (see `Ledger`)
+    // and an agent have died while it undid the phase before, or `t3pin recover` could not read the journal.
+    if *version == bump.to && !bump.archived {
+        host.vault().refuse_unsecured(&bump.instance.place, bump.id).await.map_err(data)?;
     }
     let bound = host.binding(bump.instance.user()).map_err(|e| io_fault("the binding", &e))?;
     if bound.as_ref() != Some(version) {

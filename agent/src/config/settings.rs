@@ -38,7 +38,7 @@ pub struct Settings {
     pub dispatch_header: String,
     /// `[health] soak` (default 10 min).
     pub soak: Duration,
-    /// `[health] watch_interval` (default 30 s): how often a soaking instance is looked at.
+    /// `[health] watch_interval` (default 30 s): how often instances are looked at, in their soak and ever after.
     pub watch_interval: Duration,
     /// `[activity] stale_after` (default 6 h): a turn that has not moved for this long is shown as stale.
     pub stale_after: Duration,

@@ -141,11 +141,20 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
         (Secured | Switched, Cue::ActionFailed) => To(RollingBack(Undo::Restored)),
         (Started | Verified, Cue::ActionFailed) => To(RollingBack(Undo::Stopped)),
         (Settled, Cue::ActionFailed) => To(Closing(Outcome::Done)),
-        (RollingBack(Undo::Quiesced { .. }), Cue::ActionFailed) => To(RollingBack(Undo::Stopped)),
-        (RollingBack(Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked), Cue::ActionFailed) => {
-            Stay("a step of a rollback is tried three times")
-        }
-        (RollingBack(Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked), Cue::FailedTooOften) => To(Stuck),
+        // By force nobody asks who works; else whether somebody does could not be told, and nothing is stopped by a failure.
+        (RollingBack(Undo::Quiesced { force: true, .. }), Cue::ActionFailed) => To(RollingBack(Undo::Stopped)),
+        (
+            RollingBack(
+                Undo::Quiesced { force: false, .. } | Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked,
+            ),
+            Cue::ActionFailed,
+        ) => Stay("a step of a rollback is tried three times"),
+        (
+            RollingBack(
+                Undo::Quiesced { force: false, .. } | Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked,
+            ),
+            Cue::FailedTooOften,
+        ) => To(Stuck),
         (Closing(outcome), Cue::ActionFailed) => To(Closed(outcome)),
 
         // The agent died and came back. Before the stop: forget or wait. In the gap: undo. Once the new version runs on its
@@ -195,7 +204,7 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
             | Started
             | Verified
             | Settled
-            | RollingBack(Undo::Quiesced { .. })
+            | RollingBack(Undo::Quiesced { force: true, .. })
             | Closing(_),
             Cue::FailedTooOften,
         ) => Ignore("only a rollback tries again: ActionFailed"),

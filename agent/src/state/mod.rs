@@ -319,6 +319,17 @@ impl Vault {
         .await
     }
 
+    /// Refuses while not every original is in custody for `bump`: what lies in place may be the original, on which the new version
+    /// must not be started.
+    pub async fn refuse_unsecured(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
+        let (vault, place) = (self.clone(), place.clone());
+        blocking(move || {
+            let _lock = vault.lock(&place.account.user)?;
+            switch::refuse_unsecured(&vault, &place, bump).map(drop)
+        })
+        .await
+    }
+
     /// The seeded copy into place. Repeating it is fine. Refuses while an original is not in custody, and says so when
     /// afterwards something of the copy is missing.
     pub async fn switch_in(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
@@ -363,7 +374,8 @@ impl Vault {
     }
 
     /// Makes the `original/` of `bump`'s custody from the archived snapshot `id` (owned by the user again, hashes checked), so that
-    /// [`Vault::restore`] of that bump can bring it back. Custody that still has originals is left alone. Refused when the
+    /// [`Vault::restore`] of that bump can bring it back. Custody that still has originals is left alone, and so is one from which
+    /// this very snapshot was brought back already. Refused when the
     /// snapshot is that of another account or server. Takes as long as reading the snapshot: not for an async task's thread.
     pub fn unarchive(&self, place: &Place, id: SnapshotId, bump: BumpId) -> Result<(), StateError> {
         let _lock = self.lock(&place.account.user)?;

@@ -12,7 +12,14 @@ use crate::worker::files::{Deadline, Listing, dress, hash_file, lying, sync_tree
 pub fn unarchive(vault: &Vault, place: &Place, id: SnapshotId, bump: BumpId, until: Deadline) -> Result<(), StateError> {
     let account = &place.account;
     let noted = Custody::find(vault, place, bump)?;
-    if noted.as_ref().is_some_and(|(_, manifest)| manifest.phase == Phase::Taken) {
+    // In custody; or back in place, where the old version may have worked on it since: bringing it back once more would set
+    // that work aside.
+    let there = |manifest: &Manifest| match manifest.phase {
+        Phase::Taken => true,
+        Phase::Restored => manifest.from_archive == Some(id),
+        Phase::Settled => false,
+    };
+    if noted.as_ref().is_some_and(|(_, manifest)| there(manifest)) {
         return Ok(());
     }
     let shelf = Shelf::open(vault, &account.user)?;

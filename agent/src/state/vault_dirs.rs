@@ -4,7 +4,9 @@
 //! the first rename: while it is missing, nothing was taken; once it is there, a missing custody is a disaster and no
 //! "nothing to do". It also keeps custody found when mount points look different to the next process.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::custody::{Custody, Manifest};
 use super::{StateError, Vault};
@@ -42,11 +44,35 @@ pub fn private_dir(parent: &Dir, name: &str) -> Result<Dir, StateError> {
     private(parent.make_dir(name)?)
 }
 
+/// Directories, by device and inode, whose names this process has synced. A sync costs milliseconds of somebody's downtime.
+static LASTING: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+/// So many are remembered.
+const REMEMBERED: usize = 10_000;
+
 /// As [`private_dir`], and syncs `parent`: also where it is there already, because whoever made it may have died, or failed,
-/// before its sync, and with this name everything below it would be gone after a power cut.
+/// before its sync, and with this name everything below it would be gone after a power cut. Once for each in a process's life.
 pub fn lasting_dir(parent: &Dir, name: &str) -> Result<Dir, StateError> {
+    let was_there = parent.stat(name)?.is_some();
     let dir = private_dir(parent, name)?;
+    let seen = dir.seen()?;
+    let lasting = || LASTING.lock().unwrap_or_else(PoisonError::into_inner);
+    // One that was just made may have the inode of one that is gone.
+    if !was_there {
+        lasting().remove(&(seen.dev, seen.ino));
+    }
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        lasting().clear();
+    }
+    if lasting().contains(&(seen.dev, seen.ino)) {
+        return Ok(dir);
+    }
     parent.sync()?;
+    let mut lasting = lasting();
+    if lasting.len() >= REMEMBERED {
+        lasting.clear();
+    }
+    lasting.insert((seen.dev, seen.ino));
     Ok(dir)
 }
 

@@ -13,6 +13,9 @@ const MOUNTS: [(&str, &str); 3] = [
     ("/sys/fs/cgroup/systemd", "cgroup.procs"),
 ];
 
+/// By this systemd itself decides whether it can freeze anything (its `cg_freezer_supported`).
+const SYSTEMD_ASKS: &str = "init.scope/cgroup.freeze";
+
 /// One control group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlGroup {
@@ -48,6 +51,8 @@ impl ControlGroup {
             Some("this host has no cgroup v2 of its own (unified hierarchy)")
         } else if !self.directory.join("cgroup.freeze").exists() {
             Some("its control group has no freezer")
+        } else if !Path::new(MOUNTS[0].0).join(SYSTEMD_ASKS).exists() {
+            Some("systemd finds no freezer on this host")
         } else {
             None
         }

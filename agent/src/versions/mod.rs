@@ -21,6 +21,7 @@ mod share;
 mod store;
 mod tree;
 mod verify;
+mod warm;
 
 pub use retire::Retired;
 pub use verify::Depth;

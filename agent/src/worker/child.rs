@@ -80,6 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_worker_never_works_as_root() {
+        let refused = prepare().unwrap_err();
+        assert!(rustix::process::geteuid().is_root() && refused.message.contains("must not run as root"), "{refused}");
+    }
+
+    #[test]
     fn limits_are_lowered_and_never_raised() {
         let before = getrlimit(Resource::Core);
         lower(Resource::Core, u64::MAX).unwrap();

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 
-use super::super::archive_types::{ArchiveOrder, ArchiveRequest, ArchiveStatus, KeptRequest, KeptStatus, RemoveRequest};
+use super::super::archive_types::{
+    ArchiveOrder, ArchiveRequest, ArchiveStatus, KeptRequest, KeptStatus, RemoveRequest, VerifyVersionRequest,
+};
 use super::super::types::{Caller, RunReport};
 use super::Handler;
 use super::refusal::Refusal;
@@ -28,6 +30,7 @@ pub fn routes<H: Handler>() -> Router<Desk<H>> {
         .route("/v1/snapshots/restore", post(restore::<H>))
         .route("/v1/exports/{run}", get(chunk::<H>))
         .route("/v1/versions/remove", post(remove_version::<H>))
+        .route("/v1/versions/verify", post(verify_versions::<H>))
 }
 
 async fn list<H: Handler>(
@@ -114,4 +117,14 @@ async fn remove_version<H: Handler>(
     allow(caller, &request, "remove a version")?;
     let what: RemoveRequest = body(request, desk.limits).await?;
     whole(async move { desk.handler.remove_version(caller, what.version).await }).await
+}
+
+async fn verify_versions<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Answer<RunReport> {
+    allow(caller, &request, "have versions read again")?;
+    let what: VerifyVersionRequest = body(request, desk.limits).await?;
+    whole(async move { desk.handler.verify_versions(caller, what.version).await }).await
 }

@@ -115,7 +115,7 @@ fn as_caller(host: CannedHost, privileged: bool, method: &str, path: &str, body:
     })
 }
 
-const CHANGES: [(&str, &str); 7] = [
+const CHANGES: [(&str, &str); 8] = [
     ("/v1/enforce", ""),
     ("/v1/rollback", r#"{"user":"bob"}"#),
     ("/v1/enroll", r#"{"user":"carol"}"#),
@@ -123,6 +123,7 @@ const CHANGES: [(&str, &str); 7] = [
     ("/v1/freeze", "{}"),
     ("/v1/thaw", ""),
     ("/v1/quarantine/clear", r#"{"version":"0.0.26"}"#),
+    ("/v1/versions/verify", "{}"),
 ];
 
 #[test]
@@ -192,6 +193,7 @@ fn privileged_callers_change_what_they_ask_for() {
         "freeze None",
         "thaw",
         "clear 0.0.26",
+        "verify None",
     ];
     assert_eq!(asked, expected);
 }

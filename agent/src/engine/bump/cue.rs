@@ -143,9 +143,9 @@ pub fn weigh(bump: &Bump, now_ms: UnixMs, event: &Event) -> (Cue, Option<Fault>)
     }
 }
 
-/// Only steps of a rollback that the user waits for are tried again.
+/// Only steps of a rollback are tried again; one by force goes on to what stops whatever runs.
 fn failed(bump: &Bump) -> Cue {
-    let counted = matches!(bump.phase, Phase::RollingBack(Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked));
+    let counted = matches!(bump.phase, Phase::RollingBack(undo) if !matches!(undo, Undo::Quiesced { force: true, .. }));
     if counted && bump.tries + 1 >= UNDO_TRIES { Cue::FailedTooOften } else { Cue::ActionFailed }
 }
 

@@ -205,6 +205,23 @@ fn a_rollback_after_settling_needs_the_snapshot_and_respects_activity() {
 }
 
 #[test]
+fn a_rollback_that_was_asked_for_stops_nobody_because_it_failed_unless_by_force() {
+    let failed = |bump| {
+        let fault = Fault { reason: "systemd does not answer".to_owned(), blame: Blame::Environment };
+        step(bump, 400, Event::ActionFailed(fault)).0
+    };
+    let asked = |force| step(soaking(), 300, Event::RollbackAsked { force, reason: "asked".to_owned() }).0;
+    let mut bump = asked(false);
+    for _ in 0..3 {
+        assert_eq!(bump.due(), Some(Action::Quiesce { force: false }), "it looks again before it stops anything");
+        bump = failed(bump);
+    }
+    assert_eq!(bump.phase, Phase::Stuck);
+    assert!(bump.remark.unwrap().contains("systemd does not answer"));
+    assert_eq!(failed(asked(true)).phase, Phase::RollingBack(Undo::Stopped));
+}
+
+#[test]
 fn an_old_version_that_does_not_come_up_either_is_stuck_and_says_so() {
     let mut bump = soaking();
     bump.phase = Phase::RollingBack(Undo::Rechecked);

@@ -107,6 +107,8 @@ fn plays_the_server() {
     }
 }
 
+/// `n` begins where counting on does not make a row longer, so that every change writes as many pages.
+///
 /// A chat store: rows of text with random keys and two indexes, in pages of 4 KiB, `megabytes` altogether.
 fn fill(path: &Path, megabytes: u64) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -121,7 +123,7 @@ fn fill(path: &Path, megabytes: u64) {
         db.execute_batch(
             "INSERT INTO work(key, thread, n, body)
              WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2000)
-             SELECT hex(randomblob(16)), 'thread ' || abs(random() % 500), 0, hex(randomblob(1200)) || replace(hex(zeroblob(400)), '0', 'word ') FROM c;
+             SELECT hex(randomblob(16)), 'thread ' || abs(random() % 500), 1000, hex(randomblob(1200)) || replace(hex(zeroblob(400)), '0', 'word ') FROM c;
              PRAGMA wal_checkpoint(PASSIVE);",
         )
         .unwrap();

@@ -11,4 +11,5 @@ mod filesystems;
 mod hostile;
 mod keeping;
 pub(super) mod stage;
+mod traps;
 mod twice;

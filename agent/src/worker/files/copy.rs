@@ -9,8 +9,8 @@ use crate::domain::{EntryKind, StateEntry};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
-/// The kernel is told to begin writing back after so many bytes: what piles up is what another process's sync has to wait for.
-const PORTION: u64 = 8 << 20;
+/// What was written is waited for after so many bytes: what piles up is what another process's sync has to wait for.
+const PORTION: u64 = 32 << 20;
 /// A file whose apparent size exceeds what is allocated by more than this is called sparse.
 const SPARSE: u64 = 64 << 20;
 
@@ -63,7 +63,7 @@ pub fn copy_content(from: &Dir, name: &str, owner: u32, to: &Dir) -> Result<(u64
         return Ok((seen.bytes, true));
     }
     let mut chunk = vec![0; usize::try_from(seen.bytes).unwrap_or(CHUNK).clamp(4096, CHUNK)];
-    let (mut bytes, mut begun) = (0, 0);
+    let (mut bytes, mut begun) = (0u64, 0u64);
     loop {
         let n = match source.read(&mut chunk) {
             Ok(n) => n,
@@ -72,9 +72,11 @@ pub fn copy_content(from: &Dir, name: &str, owner: u32, to: &Dir) -> Result<(u64
         };
         target.write_all(chunk.get(..n).unwrap_or_default()).map_err(to.failed("writing", name))?;
         bytes += n as u64;
-        if n == 0 || bytes - begun >= PORTION {
-            target.write_back();
+        if bytes - begun >= PORTION {
+            target.sync_all().map_err(to.failed("syncing", name))?;
             begun = bytes;
+        } else if n == 0 {
+            target.write_back();
         }
         if n == 0 {
             return Ok((bytes, false));

@@ -8,6 +8,9 @@ use super::copy::copy_content;
 use super::{Dir, FileError, Listing, Seen, remove_tree};
 use crate::domain::EntryKind;
 
+/// What was copied is waited for after so many bytes: what piles up is what the next commit of a server has to wait for.
+const SYNCED: u64 = 32 << 20;
+
 /// What keeping a copy alike took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Brought {
@@ -45,7 +48,7 @@ pub fn keep_alike(
         }
     }
     let mut brought = Brought { bytes: 0, all_cloned: true };
-    let mut new = Vec::new();
+    let (mut new, mut unsynced) = (Vec::new(), 0);
     for (path, seen) in entries.iter().filter(|(path, _)| !kept.contains(path.as_str())) {
         let Some((target, last)) = holder(to, path)? else { continue };
         touched.insert(above(path));
@@ -59,24 +62,35 @@ pub fn keep_alike(
             Ok((bytes, cloned)) => {
                 brought.bytes += if cloned { 0 } else { bytes };
                 brought.all_cloned &= cloned || bytes == 0;
-                new.push((path, seen.mode));
+                new.push((path.as_str(), seen.mode));
+                unsynced += bytes;
+                if unsynced >= SYNCED {
+                    sync(to, &std::mem::take(&mut new), owner)?;
+                    unsynced = 0;
+                }
             }
             Err(FileError::Io { source: error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    // All are written before the first is waited for: the file system's log is written once for all of them, not once for each.
-    for (path, mode) in new {
-        let Some((target, last)) = holder(to, path)? else { continue };
-        target.file(last, owner)?.0.sync_all().map_err(target.failed("syncing", last))?;
-        target.dress(last, None, mode)?;
-    }
+    sync(to, &new, owner)?;
     for path in touched {
         if let Some(dir) = to.beneath(Path::new(path))? {
             dir.sync()?;
         }
     }
     Ok((now, brought))
+}
+
+/// Makes these new files lasting, and gives them their modes. All are written before the first is waited for: the file system's log
+/// is written once for all of them, not once for each.
+fn sync(to: &Dir, new: &[(&str, u32)], owner: u32) -> Result<(), FileError> {
+    for (path, mode) in new {
+        let Some((target, last)) = holder(to, path)? else { continue };
+        target.file(last, owner)?.0.sync_all().map_err(target.failed("syncing", last))?;
+        target.dress(last, None, *mode)?;
+    }
+    Ok(())
 }
 
 /// Gives the directories of a copy in `to` the modes of the originals: the last thing that is done to it.

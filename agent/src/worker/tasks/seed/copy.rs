@@ -13,8 +13,11 @@ use crate::worker::files::effect;
 
 /// Bytes read and written at a time.
 const CHUNK: usize = 1 << 20;
-/// The kernel is told to begin writing back after so many bytes: what piles up is what another process's sync has to wait for.
+/// The kernel is told to begin writing back after so many bytes...
 const PORTION: u64 = 8 << 20;
+/// ...and it is waited for after so many: what piles up, in memory or in the disk's own cache, is what the next commit of the server
+/// beside us has to wait for.
+const SYNCED: u64 = 32 << 20;
 
 /// How a whole file was copied.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +66,7 @@ fn pump(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<O
             }
             hasher.finalize()
         });
-        let (mut at, mut begun) = (0u64, 0u64);
+        let (mut at, mut begun, mut synced) = (0u64, 0u64, 0u64);
         let mut spare = vec![vec![0; CHUNK], vec![0; CHUNK], vec![0; CHUNK]];
         loop {
             if too_much() {
@@ -82,6 +85,10 @@ fn pump(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<O
             if at - begun >= PORTION {
                 write_back(target, begun, at - begun);
                 begun = at;
+            }
+            if at - synced >= SYNCED {
+                target.sync_data()?;
+                synced = at;
             }
         }
         drop(full);

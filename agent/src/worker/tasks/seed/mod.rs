@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-pub(crate) use live::{NotLive, begin};
+pub(crate) use live::{Live, NotLive, begin};
 pub use stopped::seed;
 
 use crate::worker::protocol::{Answer, Seeded, Task, TaskError, TaskErrorKind};
