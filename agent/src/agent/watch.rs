@@ -10,6 +10,7 @@ use crate::domain::{BumpId, UserName, Verdict};
 use crate::engine::rollout::{Next, comes_back, next};
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
+use crate::systemd::UnitState;
 
 /// That many automatic restarts since we started the unit are a crash loop; one may be an accident (memory).
 const CRASH_LOOP: u32 = 2;
@@ -127,10 +128,16 @@ impl Agent {
         }
         let answer = health::describe(&bump.instance.place.account, &bump.instance.probe_address()).await;
         match answer {
-            Ok(Some(descriptor)) if descriptor.server_version.as_ref() == Some(&bump.to) => {}
+            Ok(Some(descriptor)) if descriptor.server_version.as_ref() == Some(&bump.to) => {
+                self.board.saw_running(bump.instance.user(), &unit.invocation_id, descriptor.server_version);
+            }
             Ok(Some(descriptor)) => {
                 let other = descriptor.server_version.map_or("something else".to_owned(), |version| version.to_string());
                 return self.bad(bump, format!("{other} answers in place of {}", bump.to), false).await;
+            }
+            // As after a reboot in the soak: a server that is starting answers nobody (T3-CONTRACT), and that condemns no version.
+            Ok(None) if self.still_starts(bump, &unit) => {
+                return SoakLook::Unclear { reason: "the server was started again and does not answer yet".to_owned() };
             }
             Ok(None) => return self.bad(bump, "the unit runs, but nobody answers on its port".to_owned(), true).await,
             Err(error) => return SoakLook::Unclear { reason: error.to_string() },
@@ -146,6 +153,11 @@ impl Agent {
                 Verdict::Unhealthy { reason } => self.bad(bump, reason, false).await,
             },
         }
+    }
+
+    fn still_starts(&self, bump: &Bump, unit: &UnitState) -> bool {
+        let silent = self.board.silent_for(bump.instance.user(), &unit.invocation_id, std::time::Instant::now());
+        silent.is_some_and(|silent| silent < self.settings().start_deadline)
     }
 
     async fn bad(&self, bump: &Bump, reason: String, unusable: bool) -> SoakLook {

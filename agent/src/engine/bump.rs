@@ -144,15 +144,11 @@ pub fn course(phase: Phase, cue: Cue) -> Course {
         // By force nobody asks who works; else whether somebody does could not be told, and nothing is stopped by a failure.
         (RollingBack(Undo::Quiesced { force: true, .. }), Cue::ActionFailed) => To(RollingBack(Undo::Stopped)),
         (
-            RollingBack(
-                Undo::Quiesced { force: false, .. } | Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked,
-            ),
+            RollingBack(Undo::Quiesced { force: false, .. } | Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked),
             Cue::ActionFailed,
         ) => Stay("a step of a rollback is tried three times"),
         (
-            RollingBack(
-                Undo::Quiesced { force: false, .. } | Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked,
-            ),
+            RollingBack(Undo::Quiesced { force: false, .. } | Undo::Stopped | Undo::Restored | Undo::Restarted | Undo::Rechecked),
             Cue::FailedTooOften,
         ) => To(Stuck),
         (Closing(outcome), Cue::ActionFailed) => To(Closed(outcome)),
