@@ -136,8 +136,11 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
 /// Whether old data and old binding are back without the journal knowing of it: `t3pin recover` does that when it cannot read it.
 /// The new version must not run on that data (promise 2), and whoever works on it by now is not interrupted (promise 4).
 fn is_back<H: Host>(host: &H, bump: &Bump) -> bool {
+    // Of a bump that only the disk tells of the new version may be unknown, and stands as the old one.
     let bound = host.binding(bump.instance.user()).ok().flatten();
-    bound.as_ref() == Some(&bump.from) && host.vault().is_back(&bump.instance.place, bump.id).is_ok_and(|back| back)
+    bump.from != bump.to
+        && bound.as_ref() == Some(&bump.from)
+        && host.vault().is_back(&bump.instance.place, bump.id).is_ok_and(|back| back)
 }
 
 async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {
