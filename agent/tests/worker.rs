@@ -16,6 +16,13 @@ const UID: u32 = 65_533;
 
 /// Asks a worker that runs as `uid`.
 fn ask(uid: u32, task: &Value) -> Value {
+    let answer = send(uid, &json!({"protocol": 1, "message": task}));
+    assert_eq!(answer["protocol"], 1, "{answer}");
+    answer["message"].clone()
+}
+
+/// Has a worker that runs as `uid` answer a message.
+fn send(uid: u32, message: &Value) -> Value {
     // By descriptor, as the user may not be allowed to walk to where it was built.
     let binary = std::fs::File::open(env!("CARGO_BIN_EXE_t3pin")).unwrap();
     let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
@@ -28,7 +35,7 @@ fn ask(uid: u32, task: &Value) -> Value {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(task.to_string().as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(message.to_string().as_bytes()).unwrap();
     serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
 }
 
@@ -101,4 +108,11 @@ fn another_user_s_data_is_out_of_reach() {
     let answer = ask(UID - 1, &json!({"task": "seed", "userdata": dir.path().join("userdata"), "dest": "/tmp/t3pin-never"}));
     assert_eq!(answer["answer"], "failed", "{answer}");
     assert!(!Path::new("/tmp/t3pin-never").exists());
+}
+
+#[test]
+fn a_task_of_another_version_is_refused_and_the_operator_told_what_to_do() {
+    let answer = send(UID, &json!({"protocol": 2, "message": {"task": "never-heard-of"}}));
+    let said = answer["message"]["content"]["message"].as_str().unwrap();
+    assert!(said.contains("systemctl restart t3pin.service"), "{said}");
 }

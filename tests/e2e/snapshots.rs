@@ -104,3 +104,33 @@ fn versions_share_their_files_and_go_when_nothing_needs_them() {
     assert!(site.journal().contains("t3 0.0.24 is retired"));
     site.is_whole("alice", "0.0.28", "32");
 }
+
+#[test]
+fn attachments_go_and_come_back_with_the_rest_and_what_is_none_is_named() {
+    let site = Site::with(&["alice"]);
+    let at = "/home/alice/.t3/userdata/attachments";
+    let as_alice = |what: &str| site.ok(&format!("runuser -u alice -- sh -c '{what}'"));
+    as_alice(&format!("mkdir -p {at}/thread && echo picture >{at}/thread/a.png && ln -s /etc/shadow {at}/odd"));
+    site.pin(GOOD);
+    let refused = site.enforce_to(5);
+    let told = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(told.contains("attachments/odd is a symbolic link"), "{refused}");
+    assert_eq!(site.serves("alice"), OLD);
+
+    as_alice(&format!("rm {at}/odd"));
+    site.enforce_to(0);
+    site.await_state("alice", "settled");
+    assert_eq!(site.ok(&format!("cat {at}/thread/a.png")), "picture");
+    as_alice(&format!("echo changed >{at}/thread/a.png && echo new >{at}/thread/new.png"));
+    let id = kept(&site, "", "alice")[0]["id"].as_str().unwrap().to_owned();
+    site.ok(&format!("t3pin snapshots restore alice {id} 2>&1"));
+    site.is_whole("alice", OLD, "30");
+    assert_eq!(
+        site.ok(&format!("cat {at}/thread/a.png && ls {at}/thread && stat --format %U {at}/thread/a.png")),
+        "picture\na.png\nalice"
+    );
+    let salvage = kept(&site, "", "alice")
+        .iter()
+        .find_map(|one| one["path"].as_str().filter(|path| path.contains("salvage")).map(str::to_owned));
+    assert_eq!(site.ok(&format!("cat {}/attachments/thread/*.png", salvage.unwrap())), "changed\nnew");
+}

@@ -12,6 +12,12 @@ use std::time::Duration;
 use crate::domain::{Activity, BusyReason, Place};
 use crate::worker::{self, Answer, Task, WorkerError};
 
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_stat(line: &[u8]) {
+    proc_stat::parse(line);
+}
+
 pub use standstill::{Server, deaf};
 
 /// One look. `control_group` is the unit's (`UnitState::control_group`), for terminal jobs; empty skips them.

@@ -129,7 +129,8 @@ impl Agent {
         if self.journal.freeze().is_ok_and(|freeze| freeze.is_some()) || !self.journal.unfinished().unwrap_or(true) {
             return None;
         }
-        let left = self.sights.next_due().map_or(NEAR_MS, |due| due.saturating_sub(now_ms()).clamp(0, NEAR_MS));
+        let due = self.sights.next_due().into_iter().chain(self.halt.due_ms()).min();
+        let left = due.map_or(NEAR_MS, |due| due.saturating_sub(now_ms()).clamp(0, NEAR_MS));
         Some(Instant::now() + Duration::from_millis(left.unsigned_abs()))
     }
 

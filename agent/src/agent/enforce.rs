@@ -13,7 +13,7 @@ use crate::domain::{Activity, BumpId, DeferralOwner, UserName, Version};
 use crate::engine::rollout::{HostView, InstanceView, Next, busy, comes_back, next};
 use crate::engine::{Bump, Event, Phase};
 use crate::host::instances;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, RolloutTries};
 use crate::versions::InstallSettings;
 
 impl Agent {
@@ -64,8 +64,11 @@ impl Agent {
             }
             Err(error) => return (RunOutcome::Refused, format!("{error}. Nothing was changed")),
         }
-        let remembered =
-            self.journal.set_enforced_ms(begun).and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
+        let remembered = self
+            .journal
+            .set_enforced_ms(begun)
+            .and_then(|()| self.journal.set_rollout_tries(RolloutTries::default()))
+            .and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
         if let Err(error) = remembered {
             return (RunOutcome::Refused, format!("{error}. Nothing was changed"));
         }
@@ -102,7 +105,8 @@ impl Agent {
                     let waits = |i: &&InstanceView| comes_back(&view, i);
                     let waiting: BTreeSet<_> = view.instances.iter().filter(waits).map(|i| &i.user).collect();
                     self.sights.keep_only(|user| waiting.contains(user));
-                    return Ok(self.journal.set_unfinished(!waiting.is_empty())?);
+                    let halted = self.note_halt(&view)?;
+                    return Ok(self.journal.set_unfinished(!waiting.is_empty() || halted)?);
                 }
                 Next::Install(version) => self.install(&version, pin, say).await,
                 Next::Plan { user, from, to, reason } => match instances::of(&self.env, &user) {

@@ -113,7 +113,9 @@ impl Agent {
                 match wanted {
                     Some(port) if taken.contains(&port) => Err(format!("port {port} belongs to another instance")),
                     Some(port) => Ok(port),
-                    None => ports::free(self.settings().first_port, &taken).ok_or_else(|| "no port is free".to_owned()),
+                    None => {
+                        ports::free(self.settings().first_port, &taken).map_err(text)?.ok_or_else(|| "no port is free".to_owned())
+                    }
                 }
             }
         }
@@ -146,7 +148,9 @@ impl Agent {
                 self.env.path(user).display()
             ));
         }
-        if !ports::is_quiet(instance.port) {
+        if !ports::is_quiet(instance.port)
+            .map_err(|error| format!("who listens on port {} cannot be told: {error}", instance.port))?
+        {
             return Err(format!(
                 "another program than {unit} listens on port {}; stop it, or give {user} another port (--port N)",
                 instance.port

@@ -16,6 +16,7 @@ mod evidence;
 mod explain;
 mod exports;
 mod guarantee;
+mod halt;
 mod handler;
 mod keeping;
 mod last_resort;
@@ -92,6 +93,7 @@ struct Agent {
     retries: retry::Retries,
     mints: mint::Mints,
     rounds: rounds::Rounds,
+    halt: halt::Halt,
     _alone: lock::Alone,
 }
 
@@ -129,6 +131,7 @@ impl Agent {
             retries: retry::Retries::default(),
             mints: mint::Mints::default(),
             rounds: rounds::Rounds::default(),
+            halt: halt::Halt::default(),
             _alone: alone,
         })
     }

@@ -71,7 +71,7 @@ impl Agent {
             quarantine: self.journal.quarantine().unwrap_or_default().into_iter().map(|q| (q.version, q.reason)).collect(),
             uninstallable: self.board.uninstallable(),
             cleared: self.journal.cleared().unwrap_or_default(),
-            enforced_ms: self.journal.enforced_ms().unwrap_or(0),
+            enforced_ms: self.tried_from_ms().unwrap_or(0),
             rules: self.rules(),
             closed: self.settings().drain.window.closed(super::now_ms()),
             instances: vec![],

@@ -78,7 +78,8 @@ impl Agent {
             self.journal.set_unfinished(false)?;
             return Ok(false);
         };
-        if !all && !self.sights.is_empty() {
+        let all = self.try_halted_again()? || all;
+        if !all && (!self.sights.is_empty() || self.halt.is_noted()) {
             let mut eligible = false;
             for user in self.sights.due(now_ms()) {
                 if !self.still_waits(&pin, &enforced, &user).await? {

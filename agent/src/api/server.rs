@@ -8,6 +8,7 @@ mod archive_routes;
 mod connections;
 mod gate;
 mod limits;
+mod pace;
 mod peer;
 mod refusal;
 mod request;
@@ -108,5 +109,7 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::
     connections::serve(listener, handler, Limits::default()).await
 }
 
+#[cfg(test)]
+mod rule_tests;
 #[cfg(test)]
 mod tests;

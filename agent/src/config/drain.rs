@@ -8,7 +8,8 @@ use super::inputs::Inputs;
 use super::window::Window;
 
 /// The keys of `[drain]`.
-pub(super) const KEYS: [&str; 5] = ["window", "user_limit", "escalate_after", "force_after", "rehearse_again_after"];
+pub(super) const KEYS: [&str; 6] =
+    ["window", "user_limit", "escalate_after", "force_after", "rehearse_again_after", "retry_after"];
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -27,6 +28,8 @@ pub struct Drain {
     pub force_after: Option<Duration>,
     /// `rehearse_again_after` (default 3 days): a rehearsal older than this is repeated before its bump goes on.
     pub rehearse_again_after: Duration,
+    /// `retry_after` (default 10 min): a rollout that a fault of the host's has stopped is tried again after this, and ever more rarely.
+    pub retry_after: Duration,
 }
 
 impl Default for Drain {
@@ -38,6 +41,7 @@ impl Default for Drain {
             force_after: None,
             // Data grows and projects change: what was true of a copy from the beginning of the week need not be at its end.
             rehearse_again_after: 3 * DAY,
+            retry_after: 600 * SECOND,
         }
     }
 }
@@ -60,6 +64,7 @@ pub(super) fn validated(inputs: &Inputs) -> Result<Drain, ConfigError> {
         rehearse_again_after: inputs
             .duration("drain", "rehearse_again_after", SECOND..=YEAR)?
             .unwrap_or(default.rehearse_again_after),
+        retry_after: inputs.duration("drain", "retry_after", SECOND..=DAY)?.unwrap_or(default.retry_after),
     })
 }
 

@@ -13,6 +13,8 @@ mod window;
 
 pub use pin::{Pin, load_pin};
 pub use settings::{Settings, load_settings};
+#[cfg(feature = "fuzzing")]
+pub use {pin::parse_pin, settings::parse_settings};
 
 use std::path::{Path, PathBuf};
 

@@ -75,6 +75,14 @@ fn load_settings_of(owner: u32, dir: &Path) -> Result<Settings, ConfigError> {
     validated(&inputs)
 }
 
+/// One file's text alone.
+#[cfg(feature = "fuzzing")]
+pub fn parse_settings(text: &str) -> Result<Settings, ConfigError> {
+    let mut inputs = Inputs::default();
+    inputs.merge(fragment::parse(Path::new("agent.toml"), text)?)?;
+    validated(&inputs)
+}
+
 const MAX_FRAGMENTS: usize = 100;
 
 /// The fragments in `dir`, in order of name. Hidden files (an editor's) and other endings are not fragments.

@@ -27,7 +27,8 @@ pub struct HostView {
     pub uninstallable: BTreeMap<Version, String>,
     /// When the operator last said that a version may be tried again.
     pub cleared: BTreeMap<Version, UnixMs>,
-    /// When the pin was last enforced by order; what failed before then may be tried again.
+    /// When the pin was last enforced by order, or a rollout that had stopped was tried again unasked; what failed before then
+    /// may be tried again.
     pub enforced_ms: UnixMs,
     /// The operator's rules for waiting.
     pub rules: Rules,
@@ -163,7 +164,7 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     }
     if let Some(reason) = stopped_rollout(view, wanted) {
         return Decision::HoldBack(format!(
-            "the rollout of {wanted} stopped: {}. The next enforcement tries again",
+            "the rollout of {wanted} stopped: {}. It is tried again by itself, ever more rarely; `t3pin enforce` tries at once",
             reason.trim_end_matches('.')
         ));
     }
@@ -236,6 +237,32 @@ pub fn comes_back(view: &HostView, instance: &InstanceView) -> bool {
     }
 }
 
+/// When the last of those failures ended that hold somebody up and that another try may mend: a fault of the host's, a rehearsal that could not
+/// tell, an install that did not work. `None` when there is nothing to try again. Never for a version that is quarantined.
+pub fn halted_ms(view: &HostView) -> Option<UnixMs> {
+    if view.frozen.is_some() {
+        return None;
+    }
+    view.instances.iter().filter_map(|instance| halted(view, instance)).max()
+}
+
+fn halted(view: &HostView, instance: &InstanceView) -> Option<UnixMs> {
+    let wanted = &instance.wanted;
+    let may_come = instance.bound.as_ref().is_some_and(|bound| bound != wanted) && !instance.unenforced && !instance.stopped;
+    if !may_come || instance.problem.is_some() || view.quarantine.contains_key(wanted) {
+        return None;
+    }
+    let all = view.instances.iter().flat_map(|instance| instance.last.iter().chain(&instance.tried));
+    let stops = all.filter(|last| last.to == *wanted && stops_rollout(view, last));
+    let own = instance.tried.iter().filter(|last| {
+        since_enforced(view, last)
+            && !cleared_since(view, last)
+            && last.fault.as_ref().is_some_and(|fault| fault.blame == Blame::User)
+    });
+    let failed = stops.chain(own).filter_map(|last| last.ended_ms).max();
+    failed.or_else(|| view.uninstallable.contains_key(wanted).then_some(view.enforced_ms))
+}
+
 /// The instances in the order in which they would be bumped: canary first.
 pub fn order(view: &HostView) -> Vec<&InstanceView> {
     let mut instances: Vec<_> = view.instances.iter().collect();
@@ -292,11 +319,15 @@ fn outdated(view: &HostView, instance: &InstanceView, open: &Bump, decision: &De
 /// Why nobody gets `version` any more until the next enforcement: a bump to it failed for a fault of the host's.
 fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
     let ended = view.instances.iter().flat_map(|instance| instance.last.iter().chain(&instance.tried));
-    ended.filter(|last| last.to == *version).find_map(|last| {
+    ended.filter(|last| last.to == *version && stops_rollout(view, last)).find_map(|last| {
         let fault = last.fault.as_ref()?;
-        let recent = since_enforced(view, last);
-        (recent && fault.blame == Blame::Environment).then(|| format!("{} ({})", fault.reason, last.instance.user()))
+        Some(format!("{} ({})", fault.reason, last.instance.user()))
     })
+}
+
+/// Whether a bump that ended stops everybody's until the next try.
+fn stops_rollout(view: &HostView, last: &Bump) -> bool {
+    since_enforced(view, last) && last.fault.as_ref().is_some_and(|fault| fault.blame == Blame::Environment)
 }
 
 /// Whether a bump ended after the last order to enforce. Times in the future are from before the clock was set back, so that

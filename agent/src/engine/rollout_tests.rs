@@ -121,6 +121,35 @@ fn a_fault_of_the_host_stops_the_others_until_the_next_enforcement() {
 }
 
 #[test]
+fn what_the_host_stopped_and_what_could_not_be_told_is_to_be_tried_again_and_nothing_else() {
+    let ended = |blame| with_last(instance("alice", idle(None)), Outcome::Refused, blame, 6_000_000);
+    let halted = |instance: InstanceView| halted_ms(&view(vec![instance]));
+    assert_eq!(halted(ended(Blame::Environment)), Some(6_000_000));
+    assert_eq!(halted(ended(Blame::User)), Some(6_000_000), "a rehearsal that could not tell");
+    for blame in [Blame::Version, Blame::Operator] {
+        assert_eq!(halted(ended(blame)), None, "{blame:?}");
+    }
+    let changed = |change: fn(&mut InstanceView)| {
+        let mut instance = ended(Blame::Environment);
+        change(&mut instance);
+        instance
+    };
+    assert_eq!(halted(changed(|i| i.bound = Some(i.wanted.clone()))), None, "it runs what it is to run");
+    assert_eq!(halted(changed(|i| i.stopped = true)), None, "nobody runs it");
+    assert_eq!(halted(changed(|i| i.unenforced = true)), None, "nobody has ordered it");
+    let mut view = view(vec![ended(Blame::Environment), instance("bob", idle(None))]);
+    view.enforced_ms = 7_000_000;
+    assert_eq!(halted_ms(&view), None, "it has been tried since");
+    view.uninstallable.insert("0.0.25".parse().unwrap(), "the registry is away".to_owned());
+    assert_eq!(halted_ms(&view), Some(7_000_000));
+    view.quarantine.insert("0.0.25".parse().unwrap(), "crashes".to_owned());
+    assert_eq!(halted_ms(&view), None, "a version that failed is not tried unasked");
+    view.quarantine.clear();
+    view.frozen = Some("a fair".to_owned());
+    assert_eq!(halted_ms(&view), None);
+}
+
+#[test]
 fn one_users_own_trouble_does_not_stop_the_others() {
     let refused = with_last(instance("alice", idle(None)), Outcome::Cancelled, Blame::User, 6_000_000);
     let ready = with_open(instance("bob", idle(None)), 2, Phase::Ready);

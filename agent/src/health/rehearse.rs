@@ -10,7 +10,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::domain::{Account, BumpId, RehearsalReport};
 use crate::systemd::{Sandbox, SandboxEnd, Systemd, SystemdError};
-use crate::worker::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task};
+use crate::worker::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, read_answer, task_line};
 
 /// Memory for candidate and prober: real servers idle at 0.23 to 0.28 GB, and migrate with more (T3-CONTRACT section 9).
 const MEMORY_MAX: u64 = 2 << 30;
@@ -64,7 +64,7 @@ fn task(account: &Account, spec: ProbeSpec) -> Result<Vec<u8>, RehearsalError> {
     let port = spec.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.ok_or_else(|| no_report(format!("\"{}\" has no port", spec.address)))?;
     let task = Task::Rehearse(RehearseSpec { probe: spec, port, home: account.home.clone() });
-    serde_json::to_vec(&task).map_err(|error| no_report(error.to_string()))
+    task_line(&task).map_err(|error| no_report(error.to_string()))
 }
 
 fn sandbox(
@@ -152,10 +152,11 @@ async fn converse(
 }
 
 fn report(said: &[u8], end: &SandboxEnd) -> Result<RehearsalReport, RehearsalError> {
-    match serde_json::from_slice(said) {
+    match read_answer(said) {
         Ok(Answer::Rehearsal(report)) => Ok(*report),
         Ok(Answer::Failed(error)) => Err(no_report(error.to_string())),
         Ok(_) => Err(no_report("it answered something else than was asked".to_owned())),
+        Err(what) if !said.is_empty() => Err(no_report(format!("it ended as \"{}\", status {}: {what}", end.result, end.status))),
         Err(_) => Err(no_report(format!("it ended as \"{}\", status {}", end.result, end.status))),
     }
 }
@@ -193,7 +194,7 @@ mod tests {
             intact: true,
             output_tail: Vec::new(),
         };
-        serde_json::to_vec(&Answer::Rehearsal(Box::new(report))).unwrap()
+        crate::worker::answer_line(&Answer::Rehearsal(Box::new(report))).unwrap()
     }
 
     fn talk(says: Vec<u8>, keeps_open: bool, end: SandboxEnd) -> Result<RehearsalReport, RehearsalError> {

@@ -1,8 +1,12 @@
-//! Who listens on which TCP port of this host, from `/proc/net/tcp` and `tcp6` (proc(5)): one read for all instances, and
-//! nothing is sent to anybody.
+//! Who listens on which TCP port of this host, from `net/tcp` and `net/tcp6` of PID 1 (proc(5)): one read for all instances, and
+//! nothing is sent to anybody. Not of this process: the agent has a network of its own with nothing in it (units/t3pin.service).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
+
+/// The host's network: the one that PID 1 is in.
+const HOST: &str = "/proc/1/net";
 
 /// `st` of a socket that listens (`TCP_LISTEN`, net/tcp_states.h).
 const LISTEN: &str = "0A";
@@ -23,9 +27,13 @@ pub struct Listener {
 impl Listeners {
     /// As it is right now.
     pub fn read() -> io::Result<Self> {
+        Self::of(Path::new(HOST))
+    }
+
+    fn of(net: &Path) -> io::Result<Self> {
         let mut all = Self::default();
-        all.take(&std::fs::read_to_string("/proc/net/tcp")?);
-        match std::fs::read_to_string("/proc/net/tcp6") {
+        all.take(&std::fs::read_to_string(net.join("tcp"))?);
+        match std::fs::read_to_string(net.join("tcp6")) {
             Ok(text) => all.take(&text),
             // A host without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -39,7 +47,13 @@ impl Listeners {
         self.0.get(&port).map_or(&[], Vec::as_slice)
     }
 
-    fn take(&mut self, table: &str) {
+    /// All ports that somebody listens on.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        self.0.keys().copied().collect()
+    }
+
+    /// Adds what a table of the kernel's shows.
+    pub(crate) fn take(&mut self, table: &str) {
         for (port, listener) in table.lines().skip(1).filter_map(listener) {
             self.0.entry(port).or_default().push(listener);
         }
@@ -76,6 +90,7 @@ mod tests {
         all.take(TABLE);
         assert_eq!(all.on(3773), [Listener { uid: 1001, backlog: 3 }]);
         assert!(all.on(3774).is_empty());
+        assert_eq!(all.ports(), [3773].into());
     }
 
     #[test]
@@ -83,8 +98,13 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let uid = rustix::process::geteuid().as_raw();
-        assert_eq!(Listeners::read().unwrap().on(port), [Listener { uid, backlog: 0 }]);
+        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, backlog: 0 }]);
         let _waiting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert_eq!(Listeners::read().unwrap().on(port), [Listener { uid, backlog: 1 }]);
+        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, backlog: 1 }]);
+    }
+
+    #[test]
+    fn not_being_able_to_tell_is_not_that_nobody_listens() {
+        assert!(Listeners::of(Path::new("/nowhere")).is_err());
     }
 }

@@ -64,6 +64,12 @@ fn unit_in(groups: &str) -> Option<UserName> {
     UserName::from_unit(unit)
 }
 
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_groups(groups: &str) {
+    unit_in(groups);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {

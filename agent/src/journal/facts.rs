@@ -12,6 +12,18 @@ const QUARANTINE: &str = "quarantine/";
 /// Keys of versions that were cleared begin with this.
 const CLEARED: &str = "cleared/";
 
+/// Key of the tries that nobody asked for.
+const TRIES: &str = "rollout-tries";
+
+/// How often a rollout that had stopped was tried again unasked since the last order to enforce.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutTries {
+    /// How often.
+    pub count: u32,
+    /// When last.
+    pub at_ms: UnixMs,
+}
+
 /// The operator's stop switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freeze {
@@ -81,6 +93,20 @@ impl Journal {
     /// Remembers an order to enforce.
     pub fn set_enforced_ms(&self, now_ms: UnixMs) -> Result<(), JournalError> {
         self.put("enforced-ms", Some(&now_ms.to_string()))
+    }
+
+    /// The tries since the last order to enforce that nobody asked for.
+    pub fn rollout_tries(&self) -> Result<RolloutTries, JournalError> {
+        Ok(self.value(TRIES)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+    }
+
+    /// Remembers them; writes only when they change.
+    pub fn set_rollout_tries(&self, tries: RolloutTries) -> Result<(), JournalError> {
+        if self.rollout_tries()? == tries {
+            return Ok(());
+        }
+        let text = if tries == RolloutTries::default() { None } else { Some(serde_json::to_string(&tries)?) };
+        self.put(TRIES, text.as_deref())
     }
 
     /// All quarantined versions, the first one first.

@@ -33,7 +33,7 @@ use copies::{Content, Copies};
 use schema::{BumpRow, EventRow, Standing};
 use sums::Sum;
 
-pub use facts::{Freeze, Quarantine};
+pub use facts::{Freeze, Quarantine, RolloutTries};
 pub use rebuild::{Finding, Report};
 
 /// Key of the freeze among the facts.

@@ -1,8 +1,9 @@
 //! The cgroup freezer.
 //!
-//! systemd answers `FreezeUnit` when every process stands still. A `daemon-reload` in between (a package being installed
-//! is enough) makes systemd 252 forget whom to answer, while the unit does get frozen: seen with a real one. So the call is
-//! given its time, and then what the kernel says decides.
+//! systemd answers `FreezeUnit` when every process stands still, but for two cases, both seen with a real 252. A `daemon-reload` in
+//! between (a package being installed is enough) makes it forget whom to answer, while the unit does get frozen. And any earlier
+//! change of the control group that it comes to read only now (`cgroup.events` still says `frozen 0`) makes it answer too soon: on a
+//! busy host a server then works on for some ms. So the call is given its time, and what the kernel says decides.
 
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ const REPLY: Duration = Duration::from_millis(300);
 /// A thaw that systemd does not manage within this is done without it.
 const DEADLINE: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Between two looks whether it is frozen, while a user's server stands half still.
+const NOT_YET: Duration = Duration::from_millis(1);
+/// Thaws whatever has a note (frozen.rs), with its own hands.
+const THAW: &str = "t3pin-thaw.service";
 
 /// What came of freezing.
 #[derive(Debug)]
@@ -34,10 +39,17 @@ impl Systemd {
     /// again when that takes longer, or fails.
     pub async fn freeze(&self, unit: &str, group: &ControlGroup, time: Duration) -> Result<Freeze, SystemdError> {
         let what = format!("freezing {unit}");
+        let until = Instant::now() + time;
         let failed = match timeout(time, self.manager::<_, ()>(&what, "FreezeUnit", &(unit,))).await {
-            Ok(Ok(())) => return Ok(Freeze::Still),
-            Err(_) if group.is_frozen() => return Ok(Freeze::Still),
-            Err(_) => None,
+            Ok(Ok(())) | Err(_) => {
+                while !group.is_frozen() && Instant::now() < until {
+                    sleep(NOT_YET).await;
+                }
+                if group.is_frozen() {
+                    return Ok(Freeze::Still);
+                }
+                None
+            }
             Ok(Err(error)) => Some(error),
         };
         self.thaw_group(unit, group).await?;
@@ -79,7 +91,12 @@ impl Systemd {
             sleep(LOOK_AGAIN).await;
         }
         tracing::error!(unit, "systemd does not thaw {unit}; it is thawed without systemd");
-        group.let_move().map_err(|source| SystemdError::Kernel { what: what.clone(), source })?;
+        if let Err(source) = group.let_move() {
+            // The agent's unit has control groups read-only; this one's has not.
+            tracing::warn!(unit, "{source}; {THAW} is asked");
+            let asked = self.activate(THAW, DEADLINE).await;
+            asked.map_err(|_| SystemdError::Kernel { what: what.clone(), source })?;
+        }
         while group.is_held() {
             if Instant::now() > until + DEADLINE {
                 return Err(late(&what, DEADLINE));

@@ -23,6 +23,16 @@ mod tree;
 mod verify;
 mod warm;
 
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_npm(text: &str, version: &crate::domain::Version) {
+    npm_output::read_view(text, version).ok();
+    npm_output::error_code(text, text);
+    let shown = npm_output::last_lines(text);
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+    npm_output::blank(text);
+}
+
 pub use retire::Retired;
 pub use verify::Depth;
 

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError, TaskErrorKind};
-use super::tasks;
+use super::protocol::{self, Answer, MAX_MESSAGE, Task, TaskError, TaskErrorKind};
+use super::{confine, tasks};
 
 /// Entry point of `t3pin worker`. Refuses to run as root: a worker works for one user only.
 pub fn main() -> ExitCode {
-    let answer = match prepare().and_then(|()| read_task()) {
+    let answer = match prepare().and_then(|()| read_task()).and_then(confined) {
         Ok(Task::SeedLive { userdata, dest }) => match tasks::stand_by(&userdata, &dest, |seeded| say(&seeded), read_task) {
             Some(answer) => answer,
             None => return ExitCode::SUCCESS,
@@ -26,8 +26,7 @@ pub fn main() -> ExitCode {
 
 /// One answer, one line. Says whether it got through.
 fn say(answer: &Answer) -> bool {
-    let Ok(mut line) = serde_json::to_vec(answer) else { return false };
-    line.push(b'\n');
+    let Ok(line) = protocol::answer_line(answer) else { return false };
     let mut out = std::io::stdout().lock();
     out.write_all(&line).and_then(|()| out.flush()).is_ok()
 }
@@ -56,7 +55,7 @@ fn prepare() -> Result<(), TaskError> {
 }
 
 /// Lowers both limits of `resource` to `most`, where they are higher (setrlimit(2); `None` is no limit).
-fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
+pub(super) fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
     let now = getrlimit(resource);
     let least = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
     setrlimit(resource, Rlimit { current: least(now.current), maximum: least(now.maximum) })
@@ -71,7 +70,14 @@ fn read_task() -> Result<Task, TaskError> {
         .take(MAX_MESSAGE as u64)
         .read_until(b'\n', &mut message)
         .map_err(|e| other(format!("the task could not be read: {e}")))?;
-    serde_json::from_slice(&message).map_err(|e| other(format!("the task is not one: {e}")))
+    protocol::read_task(&message).map_err(|e| other(format!("the task is not one: {e}")))
+}
+
+/// Gives up what `task` does not need.
+fn confined(task: Task) -> Result<Task, TaskError> {
+    let other = |message: String| TaskError { kind: TaskErrorKind::Other, message };
+    confine::to(&task).map_err(|e| other(format!("the worker could not be confined: {e}")))?;
+    Ok(task)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! A worker that stays: the user's database is open already when a look must be quick.
 
 use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::net::unix::pipe::{Receiver, Sender};
 
-use super::protocol::{Answer, MAX_MESSAGE, Task};
-use super::spawn::{Group, WorkerError, command};
+use super::process::Process;
+use super::protocol::{Answer, MAX_MESSAGE, Task, read_answer, task_line};
+use super::spawn::WorkerError;
 use crate::domain::{Account, Activity, Place};
 
 /// A worker posted at one user's data. Dropping it ends it. As with [`super::run`], it dies with the thread that posted it.
@@ -16,10 +16,9 @@ use crate::domain::{Account, Activity, Place};
 pub struct Lookout {
     user: String,
     /// Ended first.
-    _group: Group,
-    _child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    _worker: Process,
+    stdin: Sender,
+    stdout: BufReader<Receiver>,
 }
 
 impl Lookout {
@@ -27,22 +26,18 @@ impl Lookout {
     pub async fn post(place: &Place) -> Result<Self, WorkerError> {
         let (account, task) = (&place.account, Task::Lookout { userdata: place.userdata() });
         let failed = |source| WorkerError::Io { user: account.user.to_string(), source };
-        let mut message = serde_json::to_vec(&task).map_err(|error| failed(error.into()))?;
-        message.push(b'\n');
+        let message = task_line(&task).map_err(failed)?;
         let mut lookout = Self::start(account).map_err(failed)?;
         lookout.stdin.write_all(&message).await.map_err(failed)?;
         Ok(lookout)
     }
 
     fn start(account: &Account) -> io::Result<Self> {
-        let mut command = command(account);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let group = Group::of(&child);
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        let mut worker = Process::start(account)?;
+        let (Some(stdin), Some(stdout)) = (worker.said.take(), worker.heard.take()) else {
             return Err(io::Error::other("no pipes"));
         };
-        Ok(Self { user: account.user.to_string(), _group: group, _child: child, stdin, stdout: BufReader::new(stdout) })
+        Ok(Self { user: account.user.to_string(), _worker: worker, stdin, stdout: BufReader::new(stdout) })
     }
 
     /// One look, which may take `time`. After an error there is no other: what comes late would be taken for the next answer.
@@ -53,11 +48,11 @@ impl Lookout {
             self.stdin.write_all(format!("{}\n", time.as_millis()).as_bytes()).await.map_err(failed)?;
             let mut line = Vec::new();
             (&mut self.stdout).take(MAX_MESSAGE as u64).read_until(b'\n', &mut line).await.map_err(failed)?;
-            match serde_json::from_slice(&line) {
+            match read_answer(&line) {
                 Ok(Answer::Activity(activity)) => Ok(activity),
                 Ok(Answer::Failed(error)) => Err(error.into()),
                 Ok(_) => Err(WorkerError::Nonsense { user: user.clone(), what: "another answer than was asked for".to_owned() }),
-                Err(error) => Err(WorkerError::Nonsense { user: user.clone(), what: error.to_string() }),
+                Err(what) => Err(WorkerError::Nonsense { user: user.clone(), what }),
             }
         };
         match tokio::time::timeout(time, conversation).await {

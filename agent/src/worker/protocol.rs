@@ -1,7 +1,12 @@
 //! What parent and child say to each other: one task in, one answer out, JSON, at most [`MAX_MESSAGE`] bytes each.
+//!
+//! Each message says which [`PROTOCOL`] it is in, because the two sides may be two versions of the program: the file is
+//! replaced by an upgrade while the agent runs.
 
+use std::io;
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
@@ -11,6 +16,61 @@ use crate::domain::{
 
 /// Bytes that either side reads at most.
 pub const MAX_MESSAGE: usize = 1 << 20;
+
+/// The version of the messages below. It goes up with every change of a task or an answer.
+pub const PROTOCOL: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message<T> {
+    protocol: u32,
+    message: T,
+}
+
+/// `task` as it goes over the pipe: one line.
+pub fn task_line(task: &Task) -> io::Result<Vec<u8>> {
+    line(task)
+}
+
+/// `answer` as it goes over the pipe: one line.
+pub fn answer_line(answer: &Answer) -> io::Result<Vec<u8>> {
+    line(answer)
+}
+
+/// Reads a task strictly, or says in a sentence why it is none.
+pub fn read_task(line: &[u8]) -> Result<Task, String> {
+    read(line)
+}
+
+/// Reads an answer strictly, or says in a sentence why it is none.
+pub fn read_answer(line: &[u8]) -> Result<Answer, String> {
+    read(line)
+}
+
+fn line<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Message { protocol: PROTOCOL, message })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
+    protocol_of(line)?;
+    let read: Result<Message<T>, _> = serde_json::from_slice(line);
+    read.map(|read| read.message).map_err(|error| error.to_string())
+}
+
+/// Whether a message is in our [`PROTOCOL`]; else says so. Of one that is in another, no more than that is read.
+pub(super) fn protocol_of(line: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Head {
+        protocol: u32,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Head { protocol: PROTOCOL }) => Ok(()),
+        Ok(Head { protocol }) => Err(super::broker::other_protocol(protocol)),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 /// What a worker is asked to do, as the user whose ids it has. All paths are absolute.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -324,8 +384,7 @@ mod tests {
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),
         ];
         for task in tasks {
-            let said = serde_json::to_string(&task).unwrap();
-            let heard: Task = serde_json::from_str(&said).unwrap();
+            let heard = read_task(&task_line(&task).unwrap()).unwrap();
             assert_eq!(format!("{heard:?}"), format!("{task:?}"));
         }
     }
@@ -379,9 +438,26 @@ mod tests {
             Answer::Failed(TaskError { kind: TaskErrorKind::Locked, message: "m".to_owned() }),
         ];
         for answer in answers {
-            let said = serde_json::to_string(&answer).unwrap();
-            let heard: Answer = serde_json::from_str(&said).unwrap();
+            let heard = read_answer(&answer_line(&answer).unwrap()).unwrap();
             assert_eq!(format!("{heard:?}"), format!("{answer:?}"));
+        }
+    }
+
+    #[test]
+    fn a_message_of_another_version_of_the_program_is_told_from_nonsense() {
+        let line = String::from_utf8(answer_line(&Answer::Done).unwrap()).unwrap();
+        let newer = line.replace("\"protocol\":1", "\"protocol\":2").replace("done", "never-heard-of");
+        assert!(read_answer(newer.as_bytes()).unwrap_err().contains("upgraded in between"));
+        for nonsense in [
+            "",
+            "{}",
+            "[]",
+            "{\"protocol\":1}",
+            "{\"protocol\":-1,\"message\":{\"answer\":\"done\"}}",
+            &line.replace("done", "x"),
+        ] {
+            let said = read_answer(nonsense.as_bytes()).unwrap_err();
+            assert!(!said.contains("upgraded"), "{nonsense}: {said}");
         }
     }
 

@@ -1,14 +1,15 @@
 //! The parent's side: start a child with a user's ids, ask, read the answer, end it.
 
 use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::process::{Child, Command};
 
-use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError};
+use super::process::Process;
+use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError, read_answer, task_line};
 use crate::domain::Account;
 
 /// Why no usable answer came from a worker.
@@ -63,7 +64,8 @@ pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<A
     if crate::simulated::is_on() {
         return crate::simulated::with(|world| world.work(account, task));
     }
-    converse(account, command(account), task, deadline).await
+    let worker = Process::start(account).map_err(|source| WorkerError::Io { user: account.user.to_string(), source })?;
+    converse(account, worker, task, deadline).await
 }
 
 /// The worker, as the account.
@@ -85,39 +87,35 @@ pub(super) fn command(account: &Account) -> Command {
     command
 }
 
-/// Asks `command` one question.
-async fn converse(account: &Account, mut command: Command, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
+/// Asks `worker` one question.
+async fn converse(account: &Account, mut worker: Process, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
     let user = account.user.to_string();
     let failed = |source| WorkerError::Io { user: user.clone(), source };
-    let message = serde_json::to_vec(task).map_err(|e| failed(e.into()))?;
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(failed)?;
-    let mut group = Group::of(&child);
+    let message = task_line(task).map_err(failed)?;
     let conversation = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            match stdin.write_all(&message).await {
+        if let Some(mut said) = worker.said.take() {
+            match said.write_all(&message).await {
                 // It has answered or died without reading; what it said tells more than the broken pipe.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 other => other.map_err(failed)?,
             }
         }
         let mut answer = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut answer).await.map_err(failed)?;
+        if let Some(heard) = worker.heard.take() {
+            heard.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut answer).await.map_err(failed)?;
         }
         if answer.len() > MAX_MESSAGE {
             return Err(WorkerError::Nonsense { user: user.clone(), what: "longer than allowed".to_owned() });
         }
-        // The end of its output is the child's own end: its status is settled, and what it started has had its time.
-        group.kill();
-        let status = child.wait().await.map_err(failed)?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| WorkerError::Nonsense { user: user.clone(), what: format!("{status}: {error}") })
+        // The end of its output is the worker's own end: its status is settled, and what it started has had its time.
+        worker.kill();
+        let end = worker.ended().await.map_err(failed)?;
+        read_answer(&answer).map_err(|what| WorkerError::Nonsense { user: user.clone(), what: format!("{end}: {what}") })
     };
     let result = tokio::time::timeout(deadline, conversation).await;
-    group.kill();
+    worker.kill();
     // Waiting keeps no zombie and proves that the child does not run on.
-    child.wait().await.ok();
+    worker.ended().await.ok();
     match result {
         Ok(Ok(Answer::Failed(error))) => Err(error.into()),
         Ok(result) => result,
@@ -129,40 +127,37 @@ async fn converse(account: &Account, mut command: Command, task: &Task, deadline
 #[derive(Debug)]
 pub struct Standby {
     user: String,
-    child: Child,
-    group: Group,
-    heard: BufReader<ChildStdout>,
-    said: ChildStdin,
+    worker: Process,
+    pid: Option<u32>,
+    heard: BufReader<Receiver>,
+    said: Sender,
 }
 
 /// Starts `task` as `account`, as [`run`] does, and returns its first answer with the worker that goes on.
 pub async fn begin(account: &Account, task: &Task, deadline: Duration) -> Result<(Answer, Standby), WorkerError> {
     let user = account.user.to_string();
     let failed = |source| WorkerError::Io { user: user.clone(), source };
-    let mut command = command(account);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(failed)?;
-    let group = Group::of(&child);
-    let (Some(said), Some(heard)) = (child.stdin.take(), child.stdout.take()) else {
+    let mut worker = Process::start(account).map_err(failed)?;
+    let (Some(said), Some(heard)) = (worker.said.take(), worker.heard.take()) else {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     };
-    let mut standby = Standby { user: user.clone(), child, group, heard: BufReader::new(heard), said };
+    let mut standby = Standby { user: user.clone(), worker, pid: None, heard: BufReader::new(heard), said };
     let answer = standby.ask(task, deadline).await?;
+    standby.pid = standby.worker.pid().await.map_err(failed)?;
     Ok((answer, standby))
 }
 
 impl Standby {
     /// Its process id, for as long as it is not waited for.
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.pid
     }
 
     /// Gives it the next task and waits for one answer.
     pub async fn ask(&mut self, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
         let user = self.user.clone();
         let failed = |source| WorkerError::Io { user: user.clone(), source };
-        let mut message = serde_json::to_vec(task).map_err(|e| failed(e.into()))?;
-        message.push(b'\n');
+        let message = task_line(task).map_err(failed)?;
         let conversation = async {
             match self.said.write_all(&message).await {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -170,10 +165,10 @@ impl Standby {
             }
             let mut answer = Vec::new();
             (&mut self.heard).take(MAX_MESSAGE as u64 + 1).read_until(b'\n', &mut answer).await.map_err(failed)?;
-            match serde_json::from_slice(&answer) {
+            match read_answer(&answer) {
                 Ok(Answer::Failed(error)) => Err(error.into()),
                 Ok(answer) => Ok(answer),
-                Err(error) => Err(WorkerError::Nonsense { user: user.clone(), what: error.to_string() }),
+                Err(what) => Err(WorkerError::Nonsense { user: user.clone(), what }),
             }
         };
         match tokio::time::timeout(deadline, conversation).await {
@@ -184,8 +179,8 @@ impl Standby {
 
     /// Ends it, and waits until it has ended: whatever it had open is closed then.
     pub async fn end(mut self) {
-        self.group.kill();
-        self.child.wait().await.ok();
+        self.worker.kill();
+        self.worker.ended().await.ok();
     }
 }
 
@@ -199,7 +194,7 @@ impl Group {
     }
 
     /// Ends everything in it; gone already is fine.
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         if let Some(group) = self.0.take() {
             kill_process_group(group, Signal::KILL).ok();
         }
@@ -236,7 +231,7 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         let task = Task::Look { userdata: "/".into() };
-        runtime.block_on(converse(&account(), command, &task, deadline))
+        runtime.block_on(async { converse(&account(), Process::own(command).unwrap(), &task, deadline).await })
     }
 
     /// A killed process may be seen for a moment longer, on a busy machine for many.
@@ -255,13 +250,13 @@ mod tests {
 
     #[test]
     fn an_answer_comes_back_and_the_task_was_read() {
-        let script = r#"grep -q '"task":"look"' && echo '{"answer":"done"}'"#;
+        let script = r#"grep -q '"task":"look"' && echo '{"protocol":1,"message":{"answer":"done"}}'"#;
         assert!(matches!(ask(script, Duration::from_secs(5)), Ok(Answer::Done)));
     }
 
     #[test]
     fn an_answer_given_without_reading_the_task_counts() {
-        let script = r#"exec <&-; echo '{"answer":"failed","content":{"kind":"locked","message":"m"}}'"#;
+        let script = r#"exec <&-; echo '{"protocol":1,"message":{"answer":"failed","content":{"kind":"locked","message":"m"}}}'"#;
         assert!(matches!(ask(script, Duration::from_secs(5)), Err(WorkerError::Task(error)) if error.message == "m"));
     }
 
@@ -278,7 +273,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
         let start = format!("sleep 63 >/dev/null & echo $! > {}", pid.display());
-        assert!(ask(&format!("{start}; echo '{{\"answer\":\"done\"}}'"), Duration::from_secs(5)).is_ok());
+        assert!(
+            ask(&format!("{start}; echo '{{\"protocol\":1,\"message\":{{\"answer\":\"done\"}}}}'"), Duration::from_secs(5))
+                .is_ok()
+        );
         assert!(is_gone(&pid));
         let begun = Instant::now();
         let late = ask(&format!("{start}; wait"), Duration::from_millis(200));
@@ -295,7 +293,7 @@ mod tests {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", &format!("sleep 64 & echo $! > {}; wait", pid.display())]);
             let (account, task) = (account(), Task::Look { userdata: "/".into() });
-            let waiting = converse(&account, command, &task, Duration::from_secs(60));
+            let waiting = converse(&account, Process::own(command).unwrap(), &task, Duration::from_secs(60));
             tokio::time::timeout(Duration::from_millis(300), waiting).await.unwrap_err();
         });
         assert!(is_gone(&pid));

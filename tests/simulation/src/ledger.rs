@@ -120,8 +120,10 @@ impl Ledger for Books {
         });
         self.0.with(|inner| {
             inner.check();
-            if let Err(broken) = promises::verdicts_are_just(inner) {
-                inner.broke(broken.promise, broken.what);
+            for result in [promises::verdicts_are_just(inner), promises::nobody_is_held_at_rest(inner)] {
+                if let Err(broken) = result {
+                    inner.broke(broken.promise, broken.what);
+                }
             }
         });
         result

@@ -277,6 +277,7 @@ impl Story {
                     stopped: user.unit.server.is_none() && !user.unit.failed,
                     unenforced: false,
                     problem: None,
+                    rivals: None,
                     activity: Some(activity),
                     busy_until_ms: None,
                     wait: Wait::default(),

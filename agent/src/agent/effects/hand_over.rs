@@ -92,7 +92,7 @@ impl Agent {
         group: &ControlGroup,
         busy: Busy<'_>,
     ) -> Result<Result<HandedOver, String>, Fault> {
-        let _guard = Guard::over(&self.systemd).await;
+        let _guard = Guard::over(&self.systemd, group).await;
         let mut still = Duration::ZERO;
         let mut bad = String::new();
         for _ in 0..TRIES {
@@ -240,25 +240,32 @@ impl Drop for Standing<'_> {
         if self.group.is_held()
             && let Err(error) = self.group.let_move()
         {
-            tracing::error!("{} stands still and cannot be thawed: {error}", self.group.directory().display());
+            tracing::error!(
+                "{} stands still and cannot be thawed from here ({error}); {GUARD} does it",
+                self.group.directory().display()
+            );
         }
     }
 }
 
 /// The timer that thaws what stands still for too long, while this is alive.
-struct Guard(Systemd);
+struct Guard(Systemd, ControlGroup);
 
 impl Guard {
-    async fn over(systemd: &Systemd) -> Self {
+    async fn over(systemd: &Systemd, group: &ControlGroup) -> Self {
         if let Err(error) = systemd.activate(GUARD, JOB).await {
             tracing::warn!("nobody watches over this hand-over but t3pin itself: {error}");
         }
-        Self(systemd.clone())
+        Self(systemd.clone(), group.clone())
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // Nothing else may be able to thaw it: the agent's own hands are tied (ProtectControlGroups= in its unit).
+        if self.1.is_held() {
+            return;
+        }
         let systemd = self.0.clone();
         tokio::spawn(async move {
             if let Err(error) = systemd.stop(GUARD, JOB).await {

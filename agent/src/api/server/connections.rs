@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -17,6 +17,7 @@ use super::super::types::{ApiError, Caller, Inside};
 use super::Handler;
 use super::gate::Gate;
 use super::limits::Limits;
+use super::pace::Pace;
 use super::peer::Peers;
 use super::routes;
 use crate::host::session::unit_of_caller;
@@ -30,7 +31,7 @@ const FAREWELLS: usize = 32;
 
 /// As [`super::serve`], with `limits`.
 pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: Limits) -> io::Result<()> {
-    let (gate, peers) = (Gate::new(limits), Peers::default());
+    let (gate, pace, peers) = (Gate::new(limits), Pace::new(limits), Peers::default());
     let router = routes::router(handler, limits);
     // Dropping a set ends its connections, so nothing outlives the future.
     let (mut open, mut refused) = (JoinSet::new(), JoinSet::new());
@@ -41,12 +42,12 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: 
                     let Ok(credentials) = stream.peer_cred() else { continue };
                     match gate.admit(credentials.uid()) {
                         Ok(admission) => {
-                            let (router, peers) = (router.clone(), peers.clone());
+                            let (router, pace, peers) = (router.clone(), pace.clone(), peers.clone());
                             open.spawn(async move {
                                 let _admission = admission;
                                 let talk = async {
                                     let caller = peers.identify(credentials).await;
-                                    converse(stream, caller, router, limits).await;
+                                    converse(stream, caller, router, pace, limits).await;
                                 };
                                 let _ = tokio::time::timeout(limits.life, talk).await;
                             });
@@ -70,13 +71,17 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, limits: 
 }
 
 /// Serves one connection until either side is done. Its errors are the client's affair.
-async fn converse(stream: UnixStream, caller: Caller, router: Router, limits: Limits) {
+async fn converse(stream: UnixStream, caller: Caller, router: Router, pace: Pace, limits: Limits) {
     let routes = TowerToHyperService::new(router);
     let inside = Inside(unit_of_caller(&stream));
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(inside.clone());
-        routes.call(request)
+        let (wait, answer) = (pace.wait(caller.uid, Instant::now()), routes.call(request));
+        async move {
+            tokio::time::sleep(wait).await;
+            answer.await
+        }
     });
     let ended = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -10,6 +10,10 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one uid.
     pub per_uid: usize,
+    /// Requests of one uid in a second, in the long run...
+    pub requests_per_second: u32,
+    /// ...and how many at once before they have to wait.
+    pub burst: u32,
     /// Bytes of a request body.
     pub body: usize,
     /// Bytes of a request's line and headers; hyper takes no less than 8 KiB.
@@ -29,8 +33,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 128,
+            connections: 2048,
             per_uid: 16,
+            requests_per_second: 50,
+            burst: 200,
             body: 64 * 1024,
             head: 16 * 1024,
             head_time: Duration::from_secs(10),

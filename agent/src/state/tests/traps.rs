@@ -248,7 +248,7 @@ fn a_corrupt_database_is_refused_while_its_server_runs_on() {
     let refused = as_user(|| begin(&stage.userdata(), &stage.seed_dir()).map(drop)).unwrap_err();
     let NotLive::Failed(error) = refused else { panic!("{refused:?}") };
     assert_eq!(error.kind, TaskErrorKind::Corrupt, "{error}");
-    assert!(error.message.contains("state.sqlite"), "{error}");
+    assert!(error.message.contains("the database is corrupt"), "{error}");
     assert_eq!(server.sql("SELECT count(*) FROM events"), "Ok(Some(Integer(301)))");
     server.close();
 }

@@ -22,6 +22,8 @@ mod switch_in;
 mod trouble;
 mod work_copy;
 
+#[cfg(feature = "fuzzing")]
+pub use handshake::fuzz_answers;
 pub use look::lookout;
 
 /// Does `task` and says what came of it.

@@ -229,3 +229,22 @@ fn agent() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}{} ({}-{now:x})", revoke::AGENT_PREFIX, env!("CARGO_PKG_VERSION"), std::process::id())
 }
+
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_answers(bytes: &[u8]) {
+    use crate::worker::protocol::MintedLink;
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let cookies: Vec<String> = text.lines().map(str::to_owned).collect();
+    if let Some(value) = exchange::cookie(&cookies, "t3_session") {
+        assert!(!value.contains([';', '\n']), "{value:?}");
+    }
+    let reply = http::Reply { status: 200, cookies, body: bytes.to_vec() };
+    if let Ok(found) = descriptor::read(&reply) {
+        assert!(!found.environment_id.contains(char::is_control), "{found:?}");
+    }
+    if let Some(link) = mint::first_json::<MintedLink>(bytes) {
+        mint::is_plain_id(&link.id);
+    }
+    crate::worker::tasks::redact::excerpt(bytes, 300);
+}

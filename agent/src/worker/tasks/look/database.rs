@@ -72,7 +72,7 @@ pub fn find(userdata: &Path) -> Result<Found, String> {
 /// Sees to it that a hostile database costs no memory and runs nothing.
 fn guard(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;",
+        "PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;",
     )?;
     connection.query_row(&format!("PRAGMA hard_heap_limit = {MAX_HEAP}"), [], |_| Ok(()))
 }

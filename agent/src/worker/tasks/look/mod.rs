@@ -21,6 +21,7 @@ use database::{Database, Found};
 
 use crate::domain::Activity;
 use crate::worker::Answer;
+use crate::worker::protocol::answer_line;
 
 /// All looking together may take this long.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -48,8 +49,8 @@ pub fn lookout(userdata: PathBuf, input: &mut impl BufRead, output: &mut impl Wr
         }
         let Ok(ms) = line.trim().parse() else { return ExitCode::FAILURE };
         let seen = Answer::Activity(lookout.look(Duration::from_millis(ms)));
-        let Ok(answer) = serde_json::to_string(&seen) else { return ExitCode::FAILURE };
-        if writeln!(output, "{answer}").and_then(|()| output.flush()).is_err() {
+        let said = answer_line(&seen).and_then(|line| output.write_all(&line)).and_then(|()| output.flush());
+        if said.is_err() {
             return ExitCode::FAILURE;
         }
     }

@@ -316,7 +316,8 @@ fn a_lookout_answers_every_line_and_ends_with_its_input() {
     let mut said = Vec::new();
     let ended = lookout(data.dir.path().to_owned(), &mut b"2000\n2000\n".as_slice(), &mut said);
     assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::SUCCESS));
-    let answers: Vec<Answer> = said.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let answers: Vec<Answer> =
+        said.split_inclusive(|b| *b == b'\n').map(|line| crate::worker::read_answer(line).unwrap()).collect();
     assert!(matches!(answers.as_slice(), [Answer::Activity(Activity::Busy { .. }), Answer::Activity(Activity::Busy { .. })]));
 }
 

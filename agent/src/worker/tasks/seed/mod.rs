@@ -16,7 +16,9 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-pub(crate) use live::{Live, NotLive, begin};
+#[cfg(test)]
+pub(crate) use live::Live;
+pub(crate) use live::{NotLive, begin};
 pub use stopped::seed;
 
 use crate::worker::protocol::{Answer, Seeded, Task, TaskError, TaskErrorKind};
@@ -58,6 +60,23 @@ pub fn stand_by(
                 return Some(Answer::Failed(TaskError { kind: TaskErrorKind::Other, message }));
             }
             Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_wal(bytes: &[u8]) {
+    use std::io::Write;
+    let memory = || -> std::fs::File { rustix::fs::memfd_create("wal", rustix::fs::MemfdFlags::CLOEXEC).expect("memory").into() };
+    let (mut log, copy) = (memory(), memory());
+    log.write_all(bytes).expect("memory");
+    wal::salts(&log).ok();
+    if let Ok(Some(change)) = wal::changes(&log, 512, None, None) {
+        assert!(change.pages.values().all(|at| at + 512 <= bytes.len() as u64));
+        // What a copy of that many pages takes is asked for before; here the log says it.
+        if change.page_count.is_none_or(|pages| pages < 10_000) {
+            wal::write(&change, &log, &copy, 512).ok();
         }
     }
 }
