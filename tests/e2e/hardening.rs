@@ -45,5 +45,7 @@ fn a_bump_and_its_rollback_work_for_homes_on_the_root_and_on_mounts_that_come_la
         site.is_whole(user, OLD, "30");
     }
     assert_eq!(["alice", "bob"].map(|user| site.work(user)), work);
+    let said = site.ok("journalctl -u t3pin-workers --no-pager");
+    assert!(!said.contains("less of a cage"), "the workers were not shut in here, so this shows nothing: {said}");
     assert_ne!(site.sh("ls -d /home/bob/.t3pin").stdout, "", "bob's custody lies on bob's file system");
 }

@@ -104,9 +104,9 @@ def sparse(path, size):
 
 
 def shut(path):
-    os.chmod(path, 0)
     with open(f"{HOME}/attack.undo", "a") as undo:
         undo.write(json.dumps(["chmod", path]) + "\n")
+    os.chmod(path, 0)
 
 
 def write(path, text):

@@ -27,8 +27,8 @@ const START: &str = r#"
     echo $$ >"$CGROUP/cgroup.procs"
     cd "$RUN"
     mount -t overlay "$NAME" -o "lowerdir=$LOWER,upperdir=upper,workdir=work" root
-    # nspawn's own filter of system calls knows no pidfd_getfd(2); a host has none.
-    exec systemd-nspawn --system-call-filter=pidfd_getfd --quiet --register=no --keep-unit --settings=no $NETWORK --link-journal=no \
+    # nspawn's own filter of system calls knows no pidfd_getfd(2) and no landlock(7); a host has no such filter.
+    exec systemd-nspawn --system-call-filter="pidfd_getfd landlock_create_ruleset landlock_add_rule landlock_restrict_self" --quiet --register=no --keep-unit --settings=no $NETWORK --link-journal=no \
         --timezone=off --console=read-only --boot --directory=root --machine="$NAME"
 "#;
 
