@@ -32,6 +32,8 @@ pub struct Memory {
     pub left: Option<(String, Kept)>,
     /// What earlier versions left before a later one began, oldest first: each is what a rollback brings back.
     pub before: Vec<(String, Kept)>,
+    /// Retention may have removed what is the last of these by now: it comes back as it was, or is refused.
+    pub may_be_gone: bool,
     /// What was there when it was rolled back.
     pub rolled_back: Vec<Kept>,
 }
@@ -100,7 +102,7 @@ pub fn nothing_is_lost(disk: &Disk, users: &[User], archive: &mut ArchiveCache) 
                 return lost(format!("of what {version} of {name} left, {missing:?} is nowhere whole"));
             }
         }
-        if let Some((version, before)) = user.memory.before.last() {
+        if let Some((version, before)) = user.memory.before.last().filter(|_| !user.memory.may_be_gone) {
             let missing = missing(before, places.iter());
             if !missing.is_empty() && !archived(disk, name, before, archive) {
                 return lost(format!("of what {name} had with {version} before the bump, {missing:?} is nowhere whole"));
@@ -154,7 +156,7 @@ pub fn opens(
     if let Some((_, before)) = memory.before.pop_if(|(before, _)| before == version) {
         memory.rolled_back.push(left);
         if keep < 2 {
-            memory.before.clear();
+            memory.may_be_gone = true;
         }
         return match differs(&before, kept) {
             Some(path) => broken(1, format!("a rollback to {version} brought back another {path} than there was")),
@@ -166,6 +168,7 @@ pub fn opens(
     }
     let same = rows(&left) == rows(kept) || rows(&left).is_none();
     let others = left.keys().find(|path| !path.starts_with("state.sqlite") && left.get(*path) != kept.get(*path)).cloned();
+    memory.may_be_gone = false;
     memory.before.push((last.clone(), left));
     match others {
         Some(path) => broken(1, format!("{version} got another {path} than {last} left")),
