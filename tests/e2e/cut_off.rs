@@ -15,6 +15,7 @@ fn cut_off(site: &Site) {
 #[test]
 fn every_way_back_works_without_network_registry_and_npm() {
     let site = Site::with(&["alice", "bob"]);
+    site.ok("t3pin enroll carol --version 0.0.103 && t3pin unenroll carol");
     let (alices, bobs) = (site.work("alice"), site.work("bob"));
     // alice is settled, so that her way back is out of the archive; bob runs something that breaks in its soak.
     site.write("/etc/t3pin/pin.toml", &format!("version = \"{GOOD}\"\n[users.bob]\nversion = \"{OLD}\"\n"));
@@ -39,21 +40,23 @@ fn every_way_back_works_without_network_registry_and_npm() {
     assert_eq!(site.work("alice"), alices);
     site.is_whole("alice", OLD, "30");
 
-    // Killed in the middle of the switch, and left to the recovery of the next start.
-    site.ok("t3pin versions clear 0.0.25");
+    // Killed while it pairs with what cannot be paired with, and left to the recovery of the next start.
+    site.ok("echo T3_STANDIN_LIVE_FAULT=1 >>/etc/t3-serve/alice.env");
     site.settings("");
-    site.pin(GOOD);
+    site.write("/etc/t3pin/pin.toml", &format!("version = \"{OLD}\"\n[users.alice]\nversion = \"0.0.103\"\n"));
     let killed = site.sh("agent=$(systemctl show --property=MainPID --value t3pin.service)
          cursor=$(journalctl --quiet --lines=0 --show-cursor | sed -n 's/^-- cursor: //p')
          systemd-run --quiet --collect t3pin enforce --wait
-         timeout 60 journalctl --follow --output=cat --after-cursor=\"$cursor\" T3PIN_USER=alice T3PIN_PHASE=Secured |
+         timeout 60 journalctl --follow --output=cat --after-cursor=\"$cursor\" T3PIN_USER=alice T3PIN_PHASE=Verified |
              grep --quiet --max-count=1 . && kill -KILL \"$agent\"");
     assert_eq!(killed.code, 0, "{killed}\n{}", site.journal());
     site.until("the recovery is over", |site| {
-        let instance = site.sh("t3pin status --json").stdout;
-        let status: serde_json::Value = serde_json::from_str(&instance).unwrap_or_default();
-        status["agent"]["state"] == "idle" && site.serves("alice") == OLD
+        let status: serde_json::Value = serde_json::from_str(&site.sh("t3pin status --json").stdout).unwrap_or_default();
+        status["agent"]["state"] == "idle"
+            && status["instances"][0]["last_bump"]["to"] == "0.0.103"
+            && site.serves("alice") == OLD
     });
+    assert!(site.journal().contains("when it was left; recovering"), "{}", site.journal());
     assert_eq!(site.work("alice"), alices);
     site.is_whole("alice", OLD, "30");
 }
@@ -65,7 +68,8 @@ fn who_is_stuck_comes_back_without_being_asked_for_once_the_cause_is_gone() {
     site.settings("[health]\nsoak = \"1h\"\n");
     site.pin(GOOD);
     site.enforce_to(0);
-    let original = site.ok("ls -d /.t3pin/alice/*/original /home/.t3pin/alice/*/original 2>/dev/null | tail -n 1");
+    let original =
+        site.ok("ls /.t3pin/alice/*/original/state.sqlite /home/.t3pin/alice/*/original/state.sqlite 2>/dev/null | tail -n 1");
     site.ok(&format!("mv '{original}' /root/out-of-reach"));
     let stuck = site.sh("t3pin rollback alice --force");
     assert_eq!(stuck.code, 6, "{stuck}");
@@ -89,9 +93,10 @@ fn who_is_stuck_comes_back_without_being_asked_for_once_the_cause_is_gone() {
 fn an_agent_that_comes_before_the_bus_waits_for_it_and_one_that_loses_it_comes_back() {
     let site = Site::with(&["alice"]);
     let before = site.runs(&["alice"]);
-    site.ok("systemctl stop dbus.socket dbus.service; systemctl reset-failed t3pin; systemctl restart --no-block t3pin");
+    // Masked, or else the agent's own unit would start it.
+    site.ok("systemctl mask --quiet --runtime dbus.socket dbus.service && systemctl stop dbus.socket dbus.service; systemctl restart --no-block t3pin");
     site.until("the agent waits", |site| site.journal().contains("systemd cannot be asked yet; waiting for up to"));
-    site.ok("systemctl start dbus.socket dbus.service");
+    site.ok("systemctl unmask --quiet --runtime dbus.socket dbus.service && systemctl start dbus.socket dbus.service");
     site.until("the agent is up", |site| site.sh("t3pin status").code == 0);
     assert_eq!(site.ok("systemctl show --property=NRestarts --value t3pin"), "0", "it waited, and did not fail");
 

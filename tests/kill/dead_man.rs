@@ -73,6 +73,7 @@ fn a_recovery_that_cannot_read_the_journal_puts_everybody_back_by_what_lies_on_d
         let said = matrix.machine.sh("t3pin recover");
         assert_ne!(said.code, 0, "{said}");
         assert!(said.stderr.contains("newer t3pin wrote it"), "{said}");
+        println!("{point}: {said}");
         serves_old_without_the_agent(&matrix, &work);
         assert_eq!(matrix.machine.ok("sqlite3 /var/lib/t3pin/journal.sqlite 'PRAGMA user_version'"), "999", "it is left alone");
         let before = matrix.machine.invocation("t3-serve@alice.service");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::notify;
 use crate::domain::{UnixMs, UserName, Version};
@@ -19,13 +20,20 @@ struct Now {
     state: &'static str,
     doing: String,
     running: BTreeMap<UserName, (String, Option<Version>)>,
+    silent: BTreeMap<UserName, (String, Instant)>,
     uninstallable: BTreeMap<Version, String>,
 }
 
 impl Board {
     /// A board of an agent that started at `since_ms`.
     pub fn new(since_ms: UnixMs) -> Self {
-        let now = Now { state: "idle", doing: "idle".to_owned(), running: BTreeMap::new(), uninstallable: BTreeMap::new() };
+        let now = Now {
+            state: "idle",
+            doing: "idle".to_owned(),
+            running: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            uninstallable: BTreeMap::new(),
+        };
         Self { since_ms, now: Mutex::new(now) }
     }
 
@@ -58,6 +66,19 @@ impl Board {
         self.lock().running.get(user).filter(|(seen, _)| seen == invocation).map(|(_, version)| version.clone())
     }
 
+    /// For how long the start `invocation`, which does not answer at `now`, has been waited for; `None` when it has answered before.
+    pub fn silent_for(&self, user: &UserName, invocation: &str, now: Instant) -> Option<Duration> {
+        if matches!(self.running(user, invocation), Some(Some(_))) {
+            return None;
+        }
+        let mut board = self.lock();
+        let since = board.silent.entry(user.clone()).or_insert_with(|| (invocation.to_owned(), now));
+        if since.0 != invocation {
+            *since = (invocation.to_owned(), now);
+        }
+        Some(now.saturating_duration_since(since.1))
+    }
+
     /// Notes that a version could not be installed.
     pub fn set_uninstallable(&self, version: &Version, reason: String) {
         self.lock().uninstallable.insert(version.clone(), reason);
@@ -75,5 +96,24 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_start_that_has_not_answered_yet_is_waited_for_and_each_from_its_own_first_look() {
+        let (board, user, now) = (Board::new(0), "alice".parse().unwrap(), Instant::now());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(board.silent_for(&user, "one", at(0)), Some(Duration::ZERO));
+        assert_eq!(board.silent_for(&user, "one", at(9)), Some(Duration::from_secs(9)));
+        assert_eq!(board.silent_for(&user, "two", at(10)), Some(Duration::ZERO), "it was started again");
+        board.saw_running(&user, "two", None);
+        assert_eq!(board.silent_for(&user, "two", at(12)), Some(Duration::from_secs(2)), "nobody has answered");
+        board.saw_running(&user, "two", Some("0.0.25".parse().unwrap()));
+        assert_eq!(board.silent_for(&user, "two", at(13)), None, "it has answered, and does not any more");
     }
 }

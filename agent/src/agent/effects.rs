@@ -8,6 +8,7 @@ use crate::domain::{Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, U
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::health;
+use crate::host::{Listeners, killed_for_memory};
 use crate::journal::Journal;
 use crate::state::{StateError, Vault};
 use crate::systemd::{SystemdError, UnitState};
@@ -130,7 +131,7 @@ impl Agent {
     /// The pairing handshake against `version`, and the unit's steadiness meanwhile.
     pub async fn probe(&self, bump: &Bump, version: &Version, deadline: Duration) -> Result<(ProbeReport, UnitState), Fault> {
         let unit = bump.instance.unit.as_str();
-        let before = self.systemd.unit(unit).await.map_err(host)?;
+        let (killed, before) = (killed_for_memory(), self.systemd.unit(unit).await.map_err(host)?);
         let known = bump.baseline.as_ref().and_then(|report| report.descriptor.as_ref());
         let expect_environment_id = known.map(|descriptor| descriptor.environment_id.clone());
         let spec = self.probe_spec(&bump.instance, version, deadline, expect_environment_id);
@@ -141,7 +142,15 @@ impl Agent {
             () = self.gives_up(unit, &before) => ProbeReport::default(),
         };
         let after = self.systemd.unit(unit).await.map_err(host)?;
-        let outcome = steadiness(&before, &after);
+        let steady = steadiness(&before, &after);
+        let outcome = if steady == StepOutcome::Passed && report.first_problem().is_none() {
+            steady
+        } else {
+            let (port, uid) = (bump.instance.port, bump.instance.place.account.uid);
+            let stranger = Listeners::read().ok().and_then(|all| all.stranger_on(port, uid));
+            let killed = killed_for_memory() > killed && killed.is_some();
+            of_host(port, stranger, killed && steady != StepOutcome::Passed).unwrap_or(steady)
+        };
         // First in line: a server that keeps restarting is the cause of whatever else went wrong.
         report.steps.insert(0, StepRecord { step: ProbeStep::Unit, outcome, ms: 0 });
         Ok((report, after))
@@ -203,6 +212,17 @@ pub(super) async fn blocking<T: Send + 'static>(
     crate::state::blocking(work).await.map_err(data)
 }
 
+/// What of the host explains a server that does not do well, whatever its version: a process of the uid `stranger` has its port, or
+/// it has ended while the kernel killed for memory.
+fn of_host(port: u16, stranger: Option<u32>, ended_for_memory: bool) -> Option<StepOutcome> {
+    let reason = match stranger {
+        Some(uid) => format!("port {port} belongs to a process of uid {uid}, which is not the server's"),
+        None if ended_for_memory => "the server ended, and the kernel has killed for memory meanwhile".to_owned(),
+        None => return None,
+    };
+    Some(StepOutcome::Inconclusive { reason })
+}
+
 /// Whether the unit ran through the probe without a restart.
 fn steadiness(before: &UnitState, after: &UnitState) -> StepOutcome {
     let failed = |reason: String| StepOutcome::Failed { reason, contract_moved: false };
@@ -216,4 +236,32 @@ fn steadiness(before: &UnitState, after: &UnitState) -> StepOutcome {
         ));
     }
     StepOutcome::Passed
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::domain::Verdict;
+    use crate::engine::judge::verdict;
+
+    #[test]
+    fn what_of_the_host_explains_a_failure_condemns_nobody() {
+        let step = |step, outcome| StepRecord { step, outcome, ms: 0 };
+        let failed = || StepOutcome::Failed { reason: "0.0.1 answers".to_owned(), contract_moved: false };
+        let before = ProbeReport {
+            steps: vec![step(ProbeStep::Unit, StepOutcome::Passed), step(ProbeStep::Version, StepOutcome::Passed)],
+            ..ProbeReport::default()
+        };
+        let seen = |unit| ProbeReport {
+            steps: vec![step(ProbeStep::Unit, unit), step(ProbeStep::Version, failed())],
+            ..ProbeReport::default()
+        };
+        assert!(matches!(verdict(Some(&before), &seen(StepOutcome::Passed)), Verdict::Unhealthy { .. }));
+        for (stranger, killed) in [(Some(0), false), (None, true)] {
+            let unit = of_host(3773, stranger, killed).unwrap();
+            assert!(matches!(verdict(Some(&before), &seen(unit)), Verdict::Inconclusive { .. }), "{stranger:?} {killed}");
+        }
+        assert_eq!(of_host(3773, None, false), None);
+    }
 }

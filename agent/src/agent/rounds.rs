@@ -185,18 +185,14 @@ impl Agent {
     /// What it means that nobody has answered.
     fn silence(&self, instance: &Instance, listeners: &Listeners, runs: Duration) -> Look {
         let port = instance.port;
-        let on = listeners.on(port);
-        let own = on.iter().any(|listener| listener.uid == instance.place.account.uid);
-        let reason = match on.first() {
-            Some(other) if !own => {
-                let reason = format!(
-                    "the unit runs, but port {port} belongs to a process of uid {}, which does not answer as t3 does",
-                    other.uid
-                );
-                return Look::Displaced { reason };
-            }
-            Some(_) => format!("the unit runs and listens on port {port}, but does not answer"),
-            None => format!("the unit runs, but nobody listens on port {port}"),
+        if let Some(other) = listeners.stranger_on(port, instance.place.account.uid) {
+            let reason =
+                format!("the unit runs, but port {port} belongs to a process of uid {other}, which does not answer as t3 does");
+            return Look::Displaced { reason };
+        }
+        let reason = match listeners.on(port) {
+            [] => format!("the unit runs, but nobody listens on port {port}"),
+            _ => format!("the unit runs and listens on port {port}, but does not answer"),
         };
         Look::Unreachable { reason, runs_ms: i64::try_from(runs.as_millis()).unwrap_or(i64::MAX) }
     }

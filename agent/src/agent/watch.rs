@@ -10,6 +10,7 @@ use crate::domain::{BumpId, UserName, Verdict};
 use crate::engine::rollout::{Next, comes_back, next};
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
+use crate::systemd::UnitState;
 
 /// That many automatic restarts since we started the unit are a crash loop; one may be an accident (memory).
 const CRASH_LOOP: u32 = 2;
@@ -23,7 +24,7 @@ impl Agent {
     pub async fn watch(&self, soaks: bool) -> bool {
         let (mut changed, mut settled) = (false, false);
         if soaks {
-            self.take_up().await;
+            changed |= self.take_up().await;
             let open = match self.journal.open_bumps() {
                 Ok(open) => open,
                 Err(error) => {
@@ -56,16 +57,18 @@ impl Agent {
         }
     }
 
-    /// What was left under way is taken up, and leaves its evidence when it ends badly.
-    async fn take_up(&self) {
+    /// What was left under way is taken up, and leaves its evidence when it ends badly. Returns whether there was any.
+    async fn take_up(&self) -> bool {
         let left = self.journal.open_bumps().unwrap_or_default().into_iter().filter(Bump::is_under_way);
         let left: Vec<BumpId> = left.map(|bump| bump.id).collect();
         conduct::take_up(self).await;
+        let any = !left.is_empty();
         for bump in left {
             if let Ok(Some(bump)) = self.journal.bump(bump) {
                 self.leave_evidence(&bump).await;
             }
         }
+        any
     }
 
     /// Goes on with deferred bumps whose users have become idle. Only what was enforced by order, never what was only edited.
@@ -126,10 +129,16 @@ impl Agent {
         }
         let answer = health::describe(&bump.instance.place.account, &bump.instance.probe_address()).await;
         match answer {
-            Ok(Some(descriptor)) if descriptor.server_version.as_ref() == Some(&bump.to) => {}
+            Ok(Some(descriptor)) if descriptor.server_version.as_ref() == Some(&bump.to) => {
+                self.board.saw_running(bump.instance.user(), &unit.invocation_id, descriptor.server_version);
+            }
             Ok(Some(descriptor)) => {
                 let other = descriptor.server_version.map_or("something else".to_owned(), |version| version.to_string());
                 return self.bad(bump, format!("{other} answers in place of {}", bump.to), false).await;
+            }
+            // As after a reboot in the soak: a server that is starting answers nobody (T3-CONTRACT), and that condemns no version.
+            Ok(None) if self.still_starts(bump, &unit) => {
+                return SoakLook::Unclear { reason: "the server was started again and does not answer yet".to_owned() };
             }
             Ok(None) => return self.bad(bump, "the unit runs, but nobody answers on its port".to_owned(), true).await,
             Err(error) => return SoakLook::Unclear { reason: error.to_string() },
@@ -145,6 +154,11 @@ impl Agent {
                 Verdict::Unhealthy { reason } => self.bad(bump, reason, false).await,
             },
         }
+    }
+
+    fn still_starts(&self, bump: &Bump, unit: &UnitState) -> bool {
+        let silent = self.board.silent_for(bump.instance.user(), &unit.invocation_id, std::time::Instant::now());
+        silent.is_some_and(|silent| silent < self.settings().start_deadline)
     }
 
     async fn bad(&self, bump: &Bump, reason: String, unusable: bool) -> SoakLook {

@@ -115,7 +115,8 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
     let unit = bump.instance.unit.as_str();
     // Originals may be back without the ledger knowing of it: a record that failed may have been written all the same (see `Ledger`)
     // and an agent have died while it undid the phase before, or `t3pin recover` could not read the journal.
-    if *version == bump.to && !bump.archived {
+    // By the phase, not by the version: a bump that only the disk tells of may go from a version to itself.
+    if bump.phase == Phase::Started && !bump.archived {
         host.vault().refuse_unsecured(&bump.instance.place, bump.id).await.map_err(data)?;
     }
     let bound = host.binding(bump.instance.user()).map_err(|e| io_fault("the binding", &e))?;
@@ -126,7 +127,7 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
     host.thaw(unit).await.map_err(systemd)?;
     match host.start(unit).await {
         Ok(()) => Ok(Event::Started),
-        Err(error @ SystemdError::Job { .. }) if *version == bump.to => {
+        Err(error @ SystemdError::Job { .. }) if bump.phase == Phase::Started => {
             Err(Fault { reason: format!("{version} could not be started: {error}"), blame: Blame::Version })
         }
         Err(error) => Err(systemd(error)),
@@ -136,8 +137,11 @@ async fn start<H: Host>(host: &H, bump: &Bump, version: &Version) -> Result<Even
 /// Whether old data and old binding are back without the journal knowing of it: `t3pin recover` does that when it cannot read it.
 /// The new version must not run on that data (promise 2), and whoever works on it by now is not interrupted (promise 4).
 fn is_back<H: Host>(host: &H, bump: &Bump) -> bool {
+    // Of a bump that only the disk tells of the new version may be unknown, and stands as the old one.
     let bound = host.binding(bump.instance.user()).ok().flatten();
-    bound.as_ref() == Some(&bump.from) && host.vault().is_back(&bump.instance.place, bump.id).is_ok_and(|back| back)
+    bump.from != bump.to
+        && bound.as_ref() == Some(&bump.from)
+        && host.vault().is_back(&bump.instance.place, bump.id).is_ok_and(|back| back)
 }
 
 async fn archive<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {

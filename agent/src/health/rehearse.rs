@@ -30,6 +30,10 @@ pub enum RehearsalError {
     /// systemd refused the sandbox.
     #[error("the rehearsal sandbox could not be run: {0}")]
     Systemd(#[from] SystemdError),
+    /// Something in the sandbox was killed for memory. Whether the host had none or the candidate wants more than the sandbox may have
+    /// cannot be told.
+    #[error("the rehearsal was killed for memory: the host has too little, or the candidate wants more than {} GiB", MEMORY_MAX >> 30)]
+    OutOfMemory,
     /// The sandbox ended without a usable report (killed by a limit, deadline).
     #[error("the rehearsal ended without a report ({0})")]
     NoReport(String),
@@ -156,6 +160,7 @@ fn report(said: &[u8], end: &SandboxEnd) -> Result<RehearsalReport, RehearsalErr
         Ok(Answer::Rehearsal(report)) => Ok(*report),
         Ok(Answer::Failed(error)) => Err(no_report(error.to_string())),
         Ok(_) => Err(no_report("it answered something else than was asked".to_owned())),
+        Err(_) if end.result == "oom-kill" => Err(RehearsalError::OutOfMemory),
         Err(what) if !said.is_empty() => Err(no_report(format!("it ended as \"{}\", status {}: {what}", end.result, end.status))),
         Err(_) => Err(no_report(format!("it ended as \"{}\", status {}", end.result, end.status))),
     }
@@ -241,8 +246,9 @@ mod tests {
 
     #[test]
     fn a_sandbox_that_was_killed_gives_no_report() {
-        let error = talk(Vec::new(), false, SandboxEnd { result: "oom-kill".to_owned(), status: 9 }).unwrap_err();
-        assert!(error.to_string().contains("oom-kill"), "{error}");
+        let killed = |result: &str| talk(Vec::new(), false, SandboxEnd { result: result.to_owned(), status: 9 }).unwrap_err();
+        assert!(matches!(killed("oom-kill"), RehearsalError::OutOfMemory), "whose fault that is cannot be told");
+        assert!(matches!(killed("timeout"), RehearsalError::NoReport(_)));
     }
 
     #[test]

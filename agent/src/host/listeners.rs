@@ -47,6 +47,13 @@ impl Listeners {
         self.0.get(&port).map_or(&[], Vec::as_slice)
     }
 
+    /// Who else than `uid` listens on `port`, when `uid` does not: whatever answers there is not theirs.
+    pub fn stranger_on(&self, port: u16, uid: u32) -> Option<u32> {
+        let on = self.on(port);
+        let own = on.iter().any(|listener| listener.uid == uid);
+        on.first().filter(|_| !own).map(|listener| listener.uid)
+    }
+
     /// All ports that somebody listens on.
     pub fn ports(&self) -> BTreeSet<u16> {
         self.0.keys().copied().collect()
@@ -90,6 +97,10 @@ mod tests {
         all.take(TABLE);
         assert_eq!(all.on(3773), [Listener { uid: 1001, backlog: 3 }]);
         assert!(all.on(3774).is_empty());
+        assert_eq!(
+            (all.stranger_on(3773, 1002), all.stranger_on(3773, 1001), all.stranger_on(3774, 1002)),
+            (Some(1001), None, None)
+        );
         assert_eq!(all.ports(), [3773].into());
     }
 

@@ -7,6 +7,7 @@ mod env_file;
 mod env_text;
 pub mod instances;
 mod listeners;
+mod memory;
 pub mod ports;
 mod programs;
 pub mod session;
@@ -14,4 +15,5 @@ pub mod user_service;
 
 pub use env_file::EnvFiles;
 pub use listeners::Listeners;
+pub use memory::killed_for_memory;
 pub use programs::global_t3;

@@ -10,7 +10,7 @@ use t3pin::domain::{
     Version, WorkMarks,
 };
 use t3pin::engine::waits::Hurry;
-use t3pin::engine::{Blame, Bump, Event, Fault, Phase, SoakLook, judge};
+use t3pin::engine::{Blame, Bump, Event, Fault, SoakLook, judge};
 use t3pin::simulated::{Retention, SystemdError, UnitState, Vault};
 
 use crate::ledger::Books;
@@ -252,15 +252,10 @@ impl Host for Agent {
         self.machine.with(|inner| inner.now_ms)
     }
 
-    /// Promise 6: "One bad user, one bad build, no spreading. First failure stops the rollout; others keep running what they run;
-    /// the build is quarantined."
-    ///
-    /// Nothing is begun for a version that is in quarantine.
     fn note_doing(&self, bump: &Bump) {
         self.machine.with(|inner| {
-            let begins = matches!(bump.phase, Phase::Rehearsed | Phase::Baselined | Phase::Seeded | Phase::Quiesced);
-            if begins && inner.book.quarantine().contains_key(&bump.to.to_string()) {
-                inner.broke(6, format!("{} goes on to {:?} with {}, which is quarantined", bump.id, bump.phase, bump.to));
+            if let Err(broken) = promises::nothing_spreads(&inner.book, bump) {
+                inner.broke(broken.promise, broken.what);
             }
         });
     }

@@ -30,7 +30,7 @@ use run::{Seen, run};
 use schedule::{Schedule, Stage};
 
 /// So many schedules are run when nothing else is asked for.
-const SCHEDULES: u64 = 24_000;
+const SCHEDULES: u64 = 20_000;
 /// So many of those that broke a promise are made small and told of.
 const TOLD: usize = 3;
 

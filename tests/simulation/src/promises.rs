@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use t3pin::engine::{Blame, Bump};
+
 use crate::disk::{Disk, Ino, Kind};
+use crate::ledger::Book;
 use crate::machine::{Inner, User};
 use crate::t3::{Database, Flaw, level};
 
@@ -204,6 +207,30 @@ pub fn verdicts_are_just(inner: &Inner) -> Result<(), Broken> {
         }
     }
     Ok(())
+}
+
+/// Promise 6: "One bad user, one bad build, no spreading. First failure stops the rollout; others keep running what they run; the
+/// build is quarantined."
+///
+/// Looked at whenever the agent begins to do something for `bump`: nothing is begun with a version that is in quarantine, or for
+/// which another bump has failed, until somebody has cleared it.
+pub fn nothing_spreads(book: &Book, bump: &Bump) -> Result<(), Broken> {
+    use t3pin::engine::Phase::{Baselined, Closed, Quiesced, Rehearsed, Seeded};
+    if !matches!(bump.phase, Rehearsed | Baselined | Seeded | Quiesced) {
+        return Ok(());
+    }
+    let failed = book.all().find(|other| {
+        let condemned = other.fault.as_ref().is_some_and(|fault| fault.blame == Blame::Version);
+        other.id != bump.id && other.to == bump.to && condemned && matches!(other.phase, Closed(_))
+    });
+    let cleared = book.cleared.contains_key(&bump.to);
+    match (book.quarantine().contains_key(&bump.to.to_string()), failed.filter(|_| !cleared)) {
+        (true, _) => Err(Broken { promise: 6, what: format!("{} goes on with {}, which is quarantined", bump.id, bump.to) }),
+        (false, Some(other)) => {
+            Err(Broken { promise: 6, what: format!("{} goes on with {}, with which {} failed", bump.id, bump.to, other.id) })
+        }
+        (false, None) => Ok(()),
+    }
 }
 
 /// Promise 7: "It always ends somewhere sane. After any crash, restart or reboot the agent finishes or undoes what was under way

@@ -195,7 +195,13 @@ impl Schedule {
         if let Some(order) = order {
             let user = rng.below(stage.users as u64) as usize;
             for _ in 0..rng.pick(&[1, 1, 1, 2, 3]) {
-                faults.push(Fault { at: At::Round(rng.below(14) as u32), what: What::Order(user, order) });
+                let at = At::Round(rng.below(14) as u32);
+                faults.push(Fault { at, what: What::Order(user, order) });
+                // An order that is given while nothing answers.
+                if rng.chance(15) {
+                    let error = rng.pick(&[HostError::Timeout, HostError::UnitFailed]);
+                    faults.push(Fault { at, what: What::Host(error, rng.pick(&[2, 4, 6, 8])) });
+                }
             }
         }
         for _ in 0..many {

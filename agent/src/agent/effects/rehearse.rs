@@ -54,7 +54,13 @@ impl Agent {
         let mut report = match health::rehearse(&self.systemd, &place.account, bump.id, &home, &copied, spec).await {
             Ok(report) => report,
             // A candidate that breaks its cage (memory, tasks, time) gives no report. The control tells whether it is its fault.
-            Err(RehearsalError::NoReport(why)) => broke_out(&copied, why),
+            Err(RehearsalError::NoReport(why)) => {
+                let reason = format!("the rehearsal ended without an answer: {why}");
+                broke_out(&copied, StepOutcome::Failed { reason, contract_moved: false })
+            }
+            Err(error @ RehearsalError::OutOfMemory) => {
+                broke_out(&copied, StepOutcome::Inconclusive { reason: error.to_string() })
+            }
             Err(RehearsalError::Systemd(error)) => {
                 return Err(Fault { reason: error.to_string(), blame: Blame::Environment });
             }
@@ -64,8 +70,7 @@ impl Agent {
     }
 }
 
-fn broke_out(copied: &LiveCopyReport, why: String) -> RehearsalReport {
-    let outcome = StepOutcome::Failed { reason: format!("the rehearsal ended without an answer: {why}"), contract_moved: false };
+fn broke_out(copied: &LiveCopyReport, outcome: StepOutcome) -> RehearsalReport {
     let steps = vec![StepRecord { step: ProbeStep::Environment, outcome, ms: 0 }];
     RehearsalReport {
         probe: ProbeReport { steps, ..ProbeReport::default() },

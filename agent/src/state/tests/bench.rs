@@ -145,6 +145,7 @@ fn say(name: &str, values: &[f64]) {
 fn gap(stage: &Stage, megabytes: u64, round: usize) {
     let database = stage.userdata().join("state.sqlite");
     let mut server = Server::start(&database);
+    secure::prepare(&stage.vault, &stage.place, BUMP).unwrap();
     let (live, _) = as_user(|| begin(&stage.userdata(), &stage.seed_dir())).unwrap();
     server.tell(&format!("change {CHANGED}"));
     server.hear();

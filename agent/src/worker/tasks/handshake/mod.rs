@@ -3,6 +3,7 @@
 //! A step that does not pass ends the handshake. Whatever server and CLI say is hostile input: bounded in time and size,
 //! and blanked before anybody reads it.
 
+mod clock;
 mod descriptor;
 mod dispatch;
 mod exchange;
@@ -73,6 +74,7 @@ pub struct Handshake<'a> {
     surroundings: &'a Surroundings,
     agent: String,
     begun: Instant,
+    wall: SystemTime,
     under_way: Option<(ProbeStep, Instant)>,
     unused: Option<MintedLink>,
     exchanged: bool,
@@ -85,14 +87,18 @@ impl<'a> Handshake<'a> {
     pub fn new(spec: &'a ProbeSpec, surroundings: &'a Surroundings) -> Self {
         let begun = Instant::now();
         let report = ProbeReport::default();
-        Self { spec, surroundings, agent: agent(), begun, under_way: None, unused: None, exchanged: false, report }
+        let wall = SystemTime::now();
+        Self { spec, surroundings, agent: agent(), begun, wall, under_way: None, unused: None, exchanged: false, report }
     }
 
     /// Goes through the steps until one does not pass.
     pub async fn run(&mut self) {
         match self.steps().await {
             Ok(()) => self.report.ms = ms_since(self.begun),
-            Err(outcome) => self.abandon(excuse(outcome, &self.spec.base_dir)),
+            Err(outcome) => {
+                let outcome = clock::excuse(outcome, self.wall.elapsed().ok(), self.begun.elapsed());
+                self.abandon(excuse(outcome, &self.spec.base_dir));
+            }
         }
     }
 

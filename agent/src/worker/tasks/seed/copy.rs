@@ -53,7 +53,7 @@ pub fn read_back(target: &File, copied: Copied) -> io::Result<()> {
     }
 }
 
-/// Reads and writes, with another thread hashing what was read.
+/// Reads and writes, with other threads hashing what was read and syncing what was written.
 fn pump(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<Option<blake3::Hash>> {
     std::thread::scope(|scope| {
         let (full, filled) = sync_channel::<(Vec<u8>, usize)>(2);
@@ -66,6 +66,9 @@ fn pump(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<O
             }
             hasher.finalize()
         });
+        // Beside the writing, which goes on meanwhile and waits here when the disk does not keep up with it.
+        let (due, told) = sync_channel::<()>(0);
+        let syncer = scope.spawn(move || told.iter().try_for_each(|()| target.sync_data()));
         let (mut at, mut begun, mut synced) = (0u64, 0u64, 0u64);
         let mut spare = vec![vec![0; CHUNK], vec![0; CHUNK], vec![0; CHUNK]];
         loop {
@@ -87,11 +90,14 @@ fn pump(main: &File, target: &File, too_much: &dyn Fn() -> bool) -> io::Result<O
                 begun = at;
             }
             if at - synced >= SYNCED {
-                target.sync_data()?;
+                if due.send(()).is_err() {
+                    break;
+                }
                 synced = at;
             }
         }
-        drop(full);
+        drop((full, due));
+        syncer.join().map_err(|_| io::Error::other("syncing was broken off"))??;
         write_back(target, begun, at - begun);
         hasher.join().map(Some).map_err(|_| io::Error::other("hashing was broken off"))
     })
