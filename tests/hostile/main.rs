@@ -103,7 +103,8 @@ impl Suite {
         }
         let asked = Instant::now();
         let status = self.site.sh("timeout 60 t3pin status --json");
-        if status.code != 0 || asked.elapsed() > ANSWER {
+        // 6: alice's server may be stuck by her own doing, and status says so.
+        if !matches!(status.code, 0 | 6) || asked.elapsed() > ANSWER {
             self.hangs.push(format!("{name}: status took {:?}: {status}", asked.elapsed()));
         }
         if self.canary().len() > 1 {
@@ -198,6 +199,8 @@ fn hostile_users_get_nowhere() {
             assert_eq!(begun.code, 0, "{name}: {begun}");
             let mut all = site.provoke();
             all.extend(site.provoke());
+            // What looks for leaks below is root, too, and would follow the same links.
+            site.alice("stop");
             all
         });
         suite.calm();
