@@ -202,6 +202,16 @@ impl Custody {
         private_dir(&self.dir, DISCARD)
     }
 
+    /// Whether a restore of this round has moved anything of the copy out of the way.
+    pub fn is_setting_aside(&self, round: u32) -> Result<bool, StateError> {
+        for aside in [self.salvage_if_there(round)?, self.dir.dir_if_there(DISCARD)?] {
+            if aside.map(|dir| dir.some_names(1)).transpose()?.is_some_and(|names| !names.is_empty()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes the copies that never ran.
     pub fn remove_discard(&self) -> Result<(), StateError> {
         Ok(remove_tree(&self.dir, DISCARD)?)

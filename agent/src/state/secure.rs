@@ -63,7 +63,11 @@ pub fn begin(
         None => None,
     };
     let custody = match custody {
-        Some(custody) => custody,
+        Some(custody) => {
+            // What an earlier round made room with would be taken for a restore of this one.
+            custody.remove_discard()?;
+            custody
+        }
         None => Custody::make(&reach::custody_top(&reach::deepest(place)?)?, &place.account.user, bump)?,
     };
     if !custody.original()?.some_names(1)?.is_empty() {

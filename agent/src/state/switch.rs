@@ -4,7 +4,8 @@ use super::custody::{Custody, Manifest, Phase};
 use super::{StateError, Vault, reach};
 use crate::domain::{BumpId, Place};
 
-/// Refuses while not every original is in custody (promise 2).
+/// Refuses while not every original is in custody (promise 2), and once the way back has begun: what lies in place then may be half a
+/// copy.
 pub fn refuse_unsecured(vault: &Vault, place: &Place, bump: BumpId) -> Result<Manifest, StateError> {
     let unsecured = |why: String| StateError::Mismatch { path: place.userdata(), why };
     let Some((custody, manifest)) = Custody::find(vault, place, bump)? else {
@@ -12,6 +13,9 @@ pub fn refuse_unsecured(vault: &Vault, place: &Place, bump: BumpId) -> Result<Ma
     };
     if manifest.phase != Phase::Taken {
         return Err(unsecured(format!("{bump} was undone or settled; its copy must not be put in place any more")));
+    }
+    if custody.is_setting_aside(manifest.round)? {
+        return Err(unsecured(format!("{bump} is on its way back: part of the copy is set aside already")));
     }
     let original = custody.original_if_there()?;
     for taken in &manifest.taken {

@@ -1,7 +1,7 @@
 //! Holds, archive, retention.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use super::stage::{BUMP, FileSystem, Stage, events};
@@ -65,6 +65,30 @@ fn the_new_version_is_not_to_be_started_unless_every_original_is_in_custody() {
     assert!(!refused());
     stage.restore(true).unwrap();
     assert!(refused(), "they are back in place");
+}
+
+#[test]
+fn a_copy_of_which_a_part_is_set_aside_already_is_not_started_on() {
+    for keep_salvage in [true, false] {
+        let fs = FileSystem::new();
+        let stage = Stage::new(&fs, "alice");
+        stage.database(7, false);
+        stage.write("environment-id", b"9f1c", 0o644);
+        stage.secure("0.0.24").unwrap();
+        stage.switch_in().unwrap();
+        // A restore that was killed after its first move.
+        let aside = stage.custody().join(if keep_salvage { "salvage" } else { "discard" });
+        fs::create_dir(&aside).unwrap();
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::rename(stage.userdata().join("environment-id"), aside.join("environment-id")).unwrap();
+        let refused = crate::state::switch::refuse_unsecured(&stage.vault, &stage.place, BUMP).unwrap_err();
+        assert!(refused.to_string().contains("on its way back"), "{refused}");
+        stage.restore(keep_salvage).unwrap();
+        assert_eq!(fs::read(stage.userdata().join("environment-id")).unwrap(), b"9f1c");
+        // And what that left behind keeps no later round from being whole.
+        stage.secure("0.0.24").unwrap();
+        stage.switch_in().unwrap();
+    }
 }
 
 #[test]
