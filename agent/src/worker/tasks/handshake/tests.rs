@@ -115,7 +115,7 @@ fn a_good_server_passes_every_step_and_the_probe_leaves_nothing_behind() {
     assert_eq!(
         user.asked(),
         [
-            "auth pairing create --base-dir B --ttl 5m --label t3pin probe --json",
+            "auth pairing create --base-dir B --ttl 5m --json --label t3pin probe",
             "auth session list --base-dir B --json",
             "auth session revoke mine --base-dir B",
         ]
