@@ -181,6 +181,7 @@ impl Agent {
         ProbeSpec {
             address: instance.probe_address(),
             cli: self.store.cli(version),
+            node: settings.node.clone(),
             base_dir: instance.place.base_dir.clone(),
             expect_version: version.clone(),
             expect_environment_id: environment_id,

@@ -148,7 +148,13 @@ impl Agent {
             }
         }
         let (ttl, label) = (request.ttl, request.label.clone());
-        let spec = MintSpec { cli: self.store.cli(&version), base_dir: instance.place.base_dir.clone(), ttl, label };
+        let spec = MintSpec {
+            cli: self.store.cli(&version),
+            node: self.settings().node.clone(),
+            base_dir: instance.place.base_dir.clone(),
+            ttl,
+            label,
+        };
         match worker::run(account, &Task::Mint(spec), MINTING).await {
             Ok(Answer::Minted(link)) => Ok(Minted {
                 user: user.clone(),

@@ -1,9 +1,9 @@
 //! The cgroup freezer.
 //!
-//! systemd answers `FreezeUnit` when every process stands still, but for two cases, both seen with a real 252. A `daemon-reload` in
-//! between (a package being installed is enough) makes it forget whom to answer, while the unit does get frozen. And any earlier
-//! change of the control group that it comes to read only now (`cgroup.events` still says `frozen 0`) makes it answer too soon: on a
-//! busy host a server then works on for some ms. So the call is given its time, and what the kernel says decides.
+//! systemd answers `FreezeUnit` when every process stands still, but for two cases. A `daemon-reload` in between (a package being
+//! installed is enough) makes it forget whom to answer, while the unit does get frozen (seen with 252). And an earlier change of the
+//! control group that it comes to read only now (`cgroup.events` still says `frozen 0`) may make it answer too soon, so that on a busy
+//! host a server works on for some ms. So the call is given its time, and what the kernel says decides.
 
 use std::time::Duration;
 

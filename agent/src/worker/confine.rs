@@ -62,14 +62,14 @@ struct Needs {
     data: Vec<PathBuf>,
     /// Connections to servers.
     network: bool,
-    /// Starting the user's t3.
-    programs: bool,
+    /// Starting the user's t3, with this node.
+    programs: Option<PathBuf>,
 }
 
 /// Confines this process to what `task` needs, for good. Call with one thread only: others would stay free.
 pub fn to(task: &Task) -> Result<(), io::Error> {
     let Some(needs) = needs(task) else { return Ok(()) };
-    if !needs.programs {
+    if needs.programs.is_none() {
         lower(rustix::process::Resource::As, ADDRESS_SPACE)?;
     }
     confine_files(&needs).map_err(io::Error::other)?;
@@ -94,7 +94,7 @@ pub fn missing_here() -> Option<String> {
 /// `None` for a rehearsal.
 fn needs(task: &Task) -> Option<Needs> {
     let data = |paths: &[&PathBuf]| {
-        Some(Needs { data: paths.iter().map(|path| root_of(path)).collect(), network: false, programs: false })
+        Some(Needs { data: paths.iter().map(|path| root_of(path)).collect(), network: false, programs: None })
     };
     match task {
         Task::CopyLive { userdata, dest } | Task::SeedLive { userdata, dest } | Task::Seed { userdata, dest } => {
@@ -103,15 +103,19 @@ fn needs(task: &Task) -> Option<Needs> {
         Task::SwitchIn { seed, userdata } => data(&[seed, userdata]),
         Task::Discard { path } => data(&[path]),
         Task::Look { userdata } | Task::Lookout { userdata } | Task::Marks { userdata } => data(&[userdata]),
-        Task::Merge { dir } => Some(Needs { data: vec![dir.clone()], network: false, programs: false }),
+        Task::Merge { dir } => Some(Needs { data: vec![dir.clone()], network: false, programs: None }),
         Task::Finish => data(&[]),
-        Task::Describe { .. } => Some(Needs { data: Vec::new(), network: true, programs: false }),
+        Task::Describe { .. } => Some(Needs { data: Vec::new(), network: true, programs: None }),
         Task::OwnService { home, base_dir } => {
-            Some(Needs { data: vec![home.clone(), base_dir.clone()], network: false, programs: false })
+            Some(Needs { data: vec![home.clone(), base_dir.clone()], network: false, programs: None })
         }
-        Task::Probe(ProbeSpec { base_dir, .. }) | Task::Mint(MintSpec { base_dir, .. }) => {
+        Task::Probe(ProbeSpec { base_dir, node, .. }) | Task::Mint(MintSpec { base_dir, node, .. }) => {
             let home = std::env::var_os("HOME").map(PathBuf::from);
-            Some(Needs { data: [base_dir.clone()].into_iter().chain(home).collect(), network: true, programs: true })
+            Some(Needs {
+                data: [base_dir.clone()].into_iter().chain(home).collect(),
+                network: true,
+                programs: Some(node.clone()),
+            })
         }
         Task::Rehearse(_) => None,
     }
@@ -150,21 +154,34 @@ fn confine_files(needs: &Needs) -> Result<(), RulesetError> {
         | AccessFs::MakeDir
         | AccessFs::MakeReg
         | AccessFs::Refer;
-    let own = if needs.programs { AccessFs::from_all(LATEST) } else { keep };
+    let own = if needs.programs.is_some() { AccessFs::from_all(LATEST) } else { keep };
     let mut rules: Vec<(PathBuf, BitFlags<AccessFs>)> = needs.data.iter().map(|path| (path.clone(), own)).collect();
-    if needs.programs {
+    if let Some(node) = &needs.programs {
+        rules.extend(installed(node).map(|path| (path, run)));
         rules.extend(PROGRAMS.map(|path| (path.into(), run)));
         rules.extend(SCRATCH.map(|path| (path.into(), AccessFs::from_all(LATEST))));
     }
     let mut created = ruleset.create()?;
     for (path, access) in rules {
         // What is not there needs no permission; a link is not followed, and what it points to stays forbidden.
-        if let Ok(directory) = if needs.programs { follow(&path) } else { open(&path) } {
+        if let Ok(directory) = if needs.programs.is_some() { follow(&path) } else { open(&path) } {
             created = created.add_rule(PathBeneath::new(directory, access))?;
         }
     }
     created.restrict_self()?;
     Ok(())
+}
+
+/// Where a node of the site's own lies with its libraries: what is above its `bin/`, or where there is none, its directory. Nothing
+/// for one that lies in [`PROGRAMS`] anyway.
+fn installed(node: &Path) -> Option<PathBuf> {
+    let node = node.canonicalize().ok()?;
+    if PROGRAMS.iter().any(|known| node.starts_with(known)) {
+        return None;
+    }
+    let directory = node.parent()?;
+    let prefix = if directory.ends_with("bin") { directory.parent()? } else { directory };
+    prefix.parent().map(|_| prefix.to_owned())
 }
 
 fn open(path: &Path) -> Result<OwnedFd, Errno> {
@@ -233,7 +250,7 @@ const STARTING: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
 fn filter(needs: &Needs) -> io::Result<Option<BpfProgram>> {
     let Some(arch) = arch() else { return Ok(None) };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.map(|call| (call, Vec::new())).into();
-    if !needs.programs {
+    if needs.programs.is_none() {
         rules.extend(STARTING.map(|call| (call, Vec::new())));
         if !needs.network {
             // Two ends that nobody else has are no way out, and tokio hears of signals by them.
@@ -274,7 +291,7 @@ mod tests {
         let task = Task::CopyLive { userdata: userdata.clone(), dest };
         assert_eq!(needs(&task).unwrap().data, [dir.path(), dir.path()], "it has to be made");
         std::fs::create_dir(&base).unwrap();
-        assert_eq!(needs(&task).unwrap(), Needs { data: vec![base.clone(), base.clone()], network: false, programs: false });
+        assert_eq!(needs(&task).unwrap(), Needs { data: vec![base.clone(), base.clone()], network: false, programs: None });
         assert_eq!(needs(&Task::Discard { path: base.join(".t3pin/b000001") }).unwrap().data, std::slice::from_ref(&base));
         assert_eq!(needs(&Task::Look { userdata }).unwrap().data, [base]);
     }
@@ -282,7 +299,18 @@ mod tests {
     #[test]
     fn a_look_at_a_server_has_no_files() {
         let needs = needs(&Task::Describe { address: "127.0.0.1:1".to_owned() }).unwrap();
-        assert_eq!(needs, Needs { data: vec![], network: true, programs: false });
+        assert_eq!(needs, Needs { data: vec![], network: true, programs: None });
+    }
+
+    #[test]
+    fn a_node_of_the_sites_own_can_be_run_and_never_opens_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = dir.path().canonicalize().unwrap().join("node-24");
+        std::fs::create_dir_all(prefix.join("bin")).unwrap();
+        std::fs::write(prefix.join("bin/node"), "").unwrap();
+        assert_eq!(installed(&prefix.join("bin/node")), Some(prefix));
+        assert_eq!(installed(Path::new("/bin/sh")), None, "is in reach anyway");
+        assert_eq!(installed(Path::new("/nowhere/bin/node")), None);
     }
 
     /// Does `work` in a thread of its own, confined to `task`; both mechanisms hold for the thread that asks for them.
@@ -368,6 +396,7 @@ mod tests {
         let spec = ProbeSpec {
             address: "127.0.0.1:1".to_owned(),
             cli: "/bin/true".into(),
+            node: "/usr/bin/node".into(),
             base_dir: base.clone(),
             expect_version: "0.0.25".parse().unwrap(),
             expect_environment_id: None,

@@ -167,6 +167,8 @@ pub struct ProbeSpec {
     pub address: String,
     /// The CLI of exactly the version that serves (`.../bin/t3`), T3-CONTRACT section 6.
     pub cli: PathBuf,
+    /// The node that runs it.
+    pub node: PathBuf,
     /// t3's base directory.
     pub base_dir: PathBuf,
     /// The version that must answer.
@@ -190,6 +192,8 @@ pub struct ProbeSpec {
 pub struct MintSpec {
     /// The CLI of exactly the version that serves (`.../bin/t3`), T3-CONTRACT section 6.
     pub cli: PathBuf,
+    /// The node that runs it.
+    pub node: PathBuf,
     /// t3's base directory.
     pub base_dir: PathBuf,
     /// For how long the credential is good.
@@ -341,6 +345,7 @@ mod tests {
         ProbeSpec {
             address: "127.0.0.1:3773".to_owned(),
             cli: "/v/bin/t3".into(),
+            node: "/usr/bin/node".into(),
             base_dir: "/home/a/.t3".into(),
             expect_version: "0.0.25".parse().unwrap(),
             expect_environment_id: None,
@@ -377,6 +382,7 @@ mod tests {
             Task::Describe { address: "x".to_owned() },
             Task::Mint(MintSpec {
                 cli: dir(),
+                node: dir(),
                 base_dir: dir(),
                 ttl: PairingTtl::default(),
                 label: Some("phone".parse().unwrap()),

@@ -38,6 +38,7 @@ impl User {
         let spec = ProbeSpec {
             address: server.address().to_string(),
             cli,
+            node: "/usr/bin/node".into(),
             base_dir: dir.path().to_owned(),
             expect_version: "0.0.25".parse().unwrap(),
             expect_environment_id: Some("env-1".to_owned()),

@@ -59,6 +59,7 @@ impl Copy {
             probe: ProbeSpec {
                 address: "127.0.0.1:1".to_owned(),
                 cli: self.dir.path().join("t3"),
+                node: "/usr/bin/node".into(),
                 base_dir: self.dir.path().to_owned(),
                 expect_version: "0.0.25".parse().unwrap(),
                 expect_environment_id: None,
