@@ -1,14 +1,15 @@
-// Runs in a test machine with t3pin installed: node draining.mjs INSTANCES
+// Runs in a test machine with t3pin installed: node draining.mjs INSTANCES TESTS
 //
 // Three users have a real server and are really put off. The others are made from the first one: account, home with a copy of the
-// database, unit (a process that sleeps in place of the server), and a copy of the waiting bump in the journal; to rehearse them all would
+// database, unit (a process that says which version it is in place of the server), and a copy of the waiting bump in the journal; to rehearse them all would
 // take an hour and say nothing about waiting.
 import { execFile } from "node:child_process";
-import { appendFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
-import { DatabaseSync } from "node:sqlite";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const count = Number(process.argv[2] ?? 500);
+/** The product's own tests: only they can write a journal. */
+const journalist = process.argv[3];
 const real = ["alice", "bob", "carol"];
 const [from, to] = ["0.0.24", "0.0.25"];
 const SECONDS = 60;
@@ -26,8 +27,18 @@ const shell = (script) => run("bash", "-c", script);
 const settings = (quiet) => writeFileSync("/etc/t3pin/conf.d/50-bench.toml", `[activity]\nquiet = "${quiet}"\n[health]\nsoak = "0s"\n`);
 const pin = (version) => writeFileSync("/etc/t3pin/pin.toml", `version = "${version}"\n`);
 
-/** Processor time of the agent and all that it has started, in ms. */
-const cpu = () => Number(/^usage_usec (\d+)/m.exec(readFileSync("/sys/fs/cgroup/system.slice/t3pin.service/cpu.stat", "utf8"))[1]) / 1000;
+/** Processor time of the agent and of the workers that it has had started, in ms. The workers' unit comes and goes. */
+let workers = { now: 0, before: 0 };
+function cpu() {
+  const used = (unit) => {
+    const stat = `/sys/fs/cgroup/system.slice/${unit}.service/cpu.stat`;
+    return existsSync(stat) ? Number(/^usage_usec (\d+)/m.exec(readFileSync(stat, "utf8"))[1]) / 1000 : 0;
+  };
+  const now = used("t3pin-workers");
+  workers = { now, before: now < workers.now ? workers.before + workers.now : workers.before };
+  return used("t3pin") + workers.now + workers.before;
+}
+setInterval(cpu, 1000).unref();
 
 /** Of the agent, in MB: all that is in memory, and the part of it that is not the program itself. */
 async function memory() {
@@ -43,29 +54,33 @@ async function turn(user, state) {
   if (!answer.ok) throw new Error(`${user}: the turn could not ${state}: ${answer.status}`);
 }
 
+/** Answers what a server answers who is asked for its version, and nothing else; small, so that there can be hundreds. */
+const STANDS_IN = `use IO::Socket::INET;
+my ($port, $version) = @ARGV;
+my $door = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $port, Listen => 16, ReuseAddr => 1) or die;
+my $body = qq({"environmentId":"id-$port","label":"bench","platform":{"os":"linux","arch":"x64"},"serverVersion":"$version","capabilities":{}});
+while (my $caller = $door->accept) {
+  while (defined(my $line = <$caller>)) { last if $line =~ /^\\r?$/ }
+  print $caller "HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: ", length $body, "\\r\\nconnection: close\\r\\n\\r\\n", $body;
+  close $caller;
+}
+`;
+
 /** The others, while the agent is down. */
 async function clone(users) {
+  writeFileSync("/usr/local/bin/stands-in", STANDS_IN);
   const lines = users.map((user, at) => `${user}:x:${20_000 + at}:${20_000 + at}::/home/${user}:/bin/bash\n`);
   appendFileSync("/etc/passwd", lines.join(""));
   appendFileSync("/etc/group", users.map((user, at) => `${user}:x:${20_000 + at}:\n`).join(""));
   await shell("sqlite3 /home/alice/.t3/userdata/state.sqlite '.backup /root/state.sqlite' && sqlite3 /root/state.sqlite 'PRAGMA journal_mode = wal' >/dev/null");
-  const journal = new DatabaseSync("/var/lib/t3pin/journal.sqlite");
-  const { body } = journal.prepare("SELECT body FROM bumps WHERE user = 'alice' AND NOT closed").get();
-  journal.exec("BEGIN");
   for (const [at, user] of users.entries()) {
-    const bump = JSON.parse(body.replaceAll("alice", user));
-    const { lastInsertRowid: id } = journal.prepare("INSERT INTO bump_ids DEFAULT VALUES").run();
-    bump.id = typeof bump.id === "number" ? Number(id) : `b${String(id).padStart(6, "0")}`;
-    [bump.instance.place.account.uid, bump.instance.place.account.gid, bump.instance.port] = [20_000 + at, 20_000 + at, 20_000 + at];
-    journal.prepare("INSERT INTO bumps (id, user, closed, body, updated_ms) VALUES (?, ?, 0, ?, ?)").run(id, user, JSON.stringify(bump), Date.now());
     writeFileSync(`/etc/t3-serve/${user}.env`, `T3_PORT=${20_000 + at}\n`);
     symlinkSync(`../versions/${from}`, `/var/lib/t3pin/bindings/${user}`);
     const dropIn = `/run/systemd/system/t3-serve@${user}.service.d`;
     mkdirSync(dropIn, { recursive: true });
-    writeFileSync(`${dropIn}/bench.conf`, `[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec sleep infinity' /var/lib/t3pin/bindings/${user}/\n`);
+    writeFileSync(`${dropIn}/bench.conf`, `[Service]\nExecStart=\nExecStart=/usr/bin/perl /usr/local/bin/stands-in ${20_000 + at} ${from} /var/lib/t3pin/bindings/${user}/\n`);
   }
-  journal.exec("COMMIT");
-  journal.close();
+  await shell(`T3PIN_BENCH_USERS='${users.join(" ")}' ${journalist} --ignored --exact journal::tests::a_waiting_bump_is_made_for_many_users`);
   await shell(`for user in ${users.join(" ")}; do
       mkdir -p /home/$user/.t3/userdata && cp /root/state.sqlite /home/$user/.t3/userdata/ && chown -R $user:$user /home/$user; done
     systemctl daemon-reload && systemctl start ${users.map((user) => `t3-serve@${user}`).join(" ")}`);

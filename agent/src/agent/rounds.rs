@@ -1,7 +1,7 @@
 //! The rounds: every `watch_interval` all instances are looked at, for as long as they live, and now and then what they stand on.
 //!
 //! A round is cheap: one table of the kernel's says who listens (no process is started, no server asked), and only who gives
-//! cause is asked, besides a tenth of all in turn. What a look means is decided by [`crate::engine::watch`]. Whoever has a bump under way is
+//! cause is asked, besides some of all in turn. What a look means is decided by [`crate::engine::watch`]. Whoever has a bump under way is
 //! looked after by that. Drift (something that is not as t3pin left it) is told, never mended unasked.
 
 use std::collections::BTreeMap;
@@ -24,8 +24,10 @@ use crate::versions::Depth;
 
 /// That many instances are asked at a time.
 const AT_ONCE: usize = 8;
-/// In that many rounds everybody is asked once, also without cause.
+/// In that many rounds everybody is asked once, also without cause...
 const TURNS: usize = 10;
+/// ...or in more, where that would be more than so many in one: each costs a process.
+const ASKED_IN_TURN: usize = 10;
 /// A look at whether something is in flight may take this long; then it cannot be told, which means that something is.
 const LOOK: Duration = Duration::from_secs(5);
 /// A unit has its own `TimeoutStopSec=` and `TimeoutStartSec=`; this only guards against a stuck systemd.
@@ -127,9 +129,10 @@ impl Agent {
             Listeners::default()
         });
         let mut asked = vec![];
+        let turns = TURNS.max(users.len().div_ceil(ASKED_IN_TURN));
         let turn = {
             let mut seals = self.rounds.seals();
-            seals.turn = (seals.turn + 1) % TURNS;
+            seals.turn = (seals.turn + 1) % turns;
             seals.turn
         };
         for (place, user) in users.iter().enumerate() {
@@ -142,7 +145,7 @@ impl Agent {
             };
             let gives_cause =
                 !listens(&listeners, &instance) || self.rounds.lock().get(user).is_some_and(|known| known.watched.bad > 0);
-            if gives_cause || place % TURNS == turn {
+            if gives_cause || place % turns == turn {
                 asked.push(instance);
             }
         }

@@ -428,3 +428,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+#[ignore = "writes into the journal of the machine that tests/bench/draining runs it in"]
+fn a_waiting_bump_is_made_for_many_users() {
+    let users = std::env::var("T3PIN_BENCH_USERS").unwrap();
+    let journal = Journal::open(std::path::Path::new("/var/lib/t3pin/journal.sqlite")).unwrap();
+    let first = serde_json::to_string(&journal.open_bump(&"alice".parse().unwrap()).unwrap().unwrap()).unwrap();
+    for (number, user) in (20_000..).zip(users.split_whitespace()) {
+        let mut bump: Bump = serde_json::from_str(&first.replace("alice", user)).unwrap();
+        bump.id = journal.new_bump_id().unwrap();
+        (bump.instance.place.account.uid, bump.instance.place.account.gid) = (number.into(), number.into());
+        bump.instance.port = number;
+        journal.record(&bump, None, jiff::Timestamp::now().as_millisecond()).unwrap();
+    }
+}
