@@ -25,6 +25,15 @@ fn holds_survive_and_are_listed_until_released() {
 }
 
 #[test]
+fn a_hold_for_which_there_is_no_room_leaves_nothing_behind() {
+    let disk = FileSystem::sized(1);
+    let stage = Stage::new(&disk, "alice");
+    assert!(fs::write(disk.path().join("filler"), vec![0; 2 << 20]).is_err());
+    assert!(stage.vault.hold(&stage.place.account.user, BUMP).unwrap_err().is_full());
+    assert_eq!(fs::read_dir(disk.path().join("vaults/alice/holds")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_settled_bump_can_still_be_rolled_back_from_the_archive() {
     let fs = FileSystem::new();
     let stage = Stage::new(&fs, "alice");

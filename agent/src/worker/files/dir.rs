@@ -163,17 +163,27 @@ impl Dir {
             .map_err(self.failed("exchanging", one))
     }
 
-    /// Puts `content` under `name` so that at any instant, power loss included, either the old or the new content is there.
+    /// Puts `content` under `name` so that at any instant, power loss included, either the old or the new content is there. No draft
+    /// is left when it fails.
     pub fn write_synced(&self, name: &str, content: &[u8]) -> Result<(), FileError> {
         let draft = format!(".{name}.new");
         self.unlink(&draft)?;
-        let mut file = self.create(&draft)?;
-        file.write_all(content).and_then(|()| file.sync_all()).map_err(self.failed("writing", &draft))?;
-        effect::begin().map_err(self.failed("moving", &draft))?;
-        self.handle
-            .rename(OsStr::new(&draft), &self.handle, OsStr::new(name), Target::Replaced)
-            .map_err(self.failed("moving", &draft))?;
+        let put = self.put_draft(&draft, name, content);
+        if put.is_err() {
+            // What is said is why there was a draft to remove.
+            self.unlink(&draft).ok();
+        }
+        put?;
         self.sync()
+    }
+
+    fn put_draft(&self, draft: &str, name: &str, content: &[u8]) -> Result<(), FileError> {
+        let mut file = self.create(draft)?;
+        file.write_all(content).and_then(|()| file.sync_all()).map_err(self.failed("writing", draft))?;
+        effect::begin().map_err(self.failed("moving", draft))?;
+        self.handle
+            .rename(OsStr::new(draft), &self.handle, OsStr::new(name), Target::Replaced)
+            .map_err(self.failed("moving", draft))
     }
 
     /// Removes the file (or link, or anything but a directory) `name`. Missing is fine.
