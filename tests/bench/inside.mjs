@@ -6,7 +6,7 @@
 // is seen from outside: every few milliseconds a new connection asks for the descriptor; a gap is from the beginning of the first
 // request that failed to the first answer of one that began later.
 import { execFile } from "node:child_process";
-import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -210,7 +210,9 @@ for (let count = 0; count < 50; count += 1) {
   await run("t3pin", "status");
   times.push(now() - begun);
 }
-say("30 s of an agent with nothing to do");
+say("30 s of an agent with nothing to do, with the shipped settings");
+rmSync("/etc/t3pin/conf.d/50-bench.toml");
+await run("t3pin", "enforce", "--wait");
 const rest = await idle(30);
 
 const added = (median(bumps) / median(restarts) - 1) * 100;
