@@ -4,15 +4,15 @@
 //! line per number, `bench<TAB>name<TAB>value...`, and judges nothing.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::stage::{BUMP, FileSystem, Stage, UID, as_user};
+use super::process::Process;
+use super::stage::{BUMP, FileSystem, Stage, as_user};
 use crate::state::secure;
 use crate::worker::tasks::seed::begin;
 
@@ -22,49 +22,9 @@ const CHANGED: u64 = 10 << 20;
 const LARGE: u64 = 1050;
 const SMALL: u64 = 105;
 
-/// A server on a database: another process, told what to do by lines.
-struct Server {
-    child: Child,
-    heard: BufReader<ChildStdout>,
-}
-
-impl Server {
-    fn start(database: &Path) -> Self {
-        let binary = fs::File::open(std::env::current_exe().unwrap()).unwrap();
-        let mut child = Command::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&binary)))
-            .args(["--exact", "--ignored", "--nocapture", "state::tests::bench::plays_the_server"])
-            .env("T3PIN_TEST_DATABASE", database)
-            .current_dir("/")
-            .uid(UID)
-            .gid(UID)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let heard = BufReader::new(child.stdout.take().unwrap());
-        let mut server = Self { child, heard };
-        server.hear();
-        server
-    }
-
-    fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.heard.read_line(&mut line).unwrap() > 0, "the server has ended");
-            if let Some((_, said)) = line.trim_end().split_once("said ") {
-                return said.to_owned();
-            }
-        }
-    }
-
-    fn tell(&mut self, what: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
-    }
-
-    fn stop(mut self) {
-        drop(self.child.stdin.take());
-        self.child.wait().unwrap();
-    }
+/// A server on a database.
+fn server(database: &Path) -> Process {
+    Process::start("state::tests::bench::plays_the_server", database)
 }
 
 /// `change N`: changes about N bytes in one row each; `commit`: commits 50 times a second until the next line, and says the
@@ -144,12 +104,12 @@ fn say(name: &str, values: &[f64]) {
 /// rollback.
 fn gap(stage: &Stage, megabytes: u64, round: usize) {
     let database = stage.userdata().join("state.sqlite");
-    let mut server = Server::start(&database);
+    let mut server = server(&database);
     secure::prepare(&stage.vault, &stage.place, BUMP).unwrap();
     let (live, _) = as_user(|| begin(&stage.userdata(), &stage.seed_dir())).unwrap();
     server.tell(&format!("change {CHANGED}"));
     server.hear();
-    server.stop();
+    server.close();
     let begun = Instant::now();
     let seed = as_user(|| live.finish()).unwrap();
     let finished = ms(begun);
@@ -170,7 +130,7 @@ fn gap(stage: &Stage, megabytes: u64, round: usize) {
         .unwrap();
 }
 
-fn slowest_commit(server: &mut Server, during: impl FnOnce()) -> f64 {
+fn slowest_commit(server: &mut Process, during: impl FnOnce()) -> f64 {
     server.tell("commit");
     std::thread::sleep(Duration::from_millis(300));
     during();
@@ -202,7 +162,7 @@ fn the_data_is_measured() {
         }
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         for _ in 0..rounds {
-            let server = Server::start(&database);
+            let server = server(&database);
             let begun = Instant::now();
             run("cp", &[name, other_name]);
             run("sync", &[other_name]);
@@ -215,10 +175,10 @@ fn the_data_is_measured() {
             let (live, report) = as_user(|| begin(&stage.userdata(), &stage.seed_dir())).unwrap();
             say("seed", &[report.copied_ms as f64, cp, vacuum, report.checked_ms as f64]);
             drop(live);
-            server.stop();
+            server.close();
         }
         for _ in 0..rounds {
-            let mut server = Server::start(&database);
+            let mut server = server(&database);
             let idle = slowest_commit(&mut server, || std::thread::sleep(Duration::from_secs(2)));
             let dd = slowest_commit(&mut server, || {
                 run("dd", &[&format!("if={name}"), &format!("of={other_name}"), "bs=1M", "conv=fsync", "status=none"]);
@@ -226,7 +186,7 @@ fn the_data_is_measured() {
             std::fs::remove_file(&other).unwrap();
             run("sync", &[]);
             let seed = slowest_commit(&mut server, || drop(as_user(|| begin(&stage.userdata(), &stage.seed_dir())).unwrap()));
-            server.stop();
+            server.close();
             say("commit", &[seed, dd, idle]);
         }
         let status = std::fs::read_to_string("/proc/self/status").unwrap();

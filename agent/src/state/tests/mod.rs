@@ -10,6 +10,7 @@ mod crash;
 mod filesystems;
 mod hostile;
 mod keeping;
+mod process;
 pub(super) mod stage;
 mod traps;
 mod twice;

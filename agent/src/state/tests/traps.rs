@@ -2,72 +2,22 @@
 //! list, each trap with its test, is in `docs/snapshots.md`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::BufRead;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rusqlite::Connection;
 
+use super::process::Process;
 use super::stage::{BUMP, FileSystem, Stage, UID, as_user, events};
 use crate::domain::BumpId;
 use crate::state::{Retention, secure};
 use crate::worker::tasks::seed::{Live, NotLive, begin};
 use crate::worker::{Task, TaskErrorKind};
 
-/// Another process of the user's that has the database open and does what it is told in SQL.
-struct Process {
-    child: Child,
-    heard: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn on(stage: &Stage) -> Self {
-        // By descriptor, as the user may not be allowed to walk to where it was built.
-        let binary = fs::File::open(std::env::current_exe().unwrap()).unwrap();
-        let mut child = Command::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&binary)))
-            .args(["--exact", "--ignored", "--nocapture", "state::tests::traps::plays_another_process"])
-            .env("T3PIN_TEST_DATABASE", stage.userdata().join("state.sqlite"))
-            .current_dir("/")
-            .uid(UID)
-            .gid(UID)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let heard = BufReader::new(child.stdout.take().unwrap());
-        let mut process = Self { child, heard };
-        process.hear();
-        process
-    }
-
-    fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.heard.read_line(&mut line).unwrap() > 0, "it has ended");
-            if let Some((_, said)) = line.trim_end().split_once("said ") {
-                return said.to_owned();
-            }
-        }
-    }
-
-    /// Has it do one statement; its first number, or its error.
-    fn sql(&mut self, sql: &str) -> String {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{sql}").unwrap();
-        self.hear()
-    }
-
-    /// It closes its database and ends.
-    fn close(mut self) {
-        drop(self.child.stdin.take());
-        self.child.wait().unwrap();
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+/// A process that does what it is told in SQL, and answers with the first number, or its error.
+fn process(stage: &Stage) -> Process {
+    Process::start("state::tests::traps::plays_another_process", &stage.userdata().join("state.sqlite"))
 }
 
 #[test]
@@ -115,14 +65,14 @@ fn found(stage: &Stage, live: Live) -> i64 {
 fn trap_3_a_log_that_is_begun_anew_beside_the_copy_loses_nothing() {
     let fs = FileSystem::new();
     let stage = alice(&fs);
-    let mut server = Process::on(&stage);
+    let mut server = process(&stage);
     // All of the log is in the database when the copy is begun: nothing holds the server off from beginning it anew.
-    server.sql("INSERT INTO events VALUES ('before')");
-    server.sql("PRAGMA wal_checkpoint(PASSIVE)");
+    server.ask("INSERT INTO events VALUES ('before')");
+    server.ask("PRAGMA wal_checkpoint(PASSIVE)");
     let live = live(&stage);
     for n in 0..50 {
-        assert_eq!(server.sql(&format!("INSERT INTO events VALUES ('during {n}')")), "Ok(None)");
-        server.sql("PRAGMA wal_checkpoint(PASSIVE)");
+        assert_eq!(server.ask(&format!("INSERT INTO events VALUES ('during {n}')")), "Ok(None)");
+        server.ask("PRAGMA wal_checkpoint(PASSIVE)");
     }
     server.close();
     assert_eq!(found(&stage, live), 351);
@@ -132,11 +82,11 @@ fn trap_3_a_log_that_is_begun_anew_beside_the_copy_loses_nothing() {
 fn trap_4_nothing_that_is_opened_and_closed_meanwhile_drops_the_locks_of_the_read_transaction() {
     let fs = FileSystem::new();
     let stage = alice(&fs);
-    let mut server = Process::on(&stage);
-    server.sql("INSERT INTO events VALUES ('before')");
+    let mut server = process(&stage);
+    server.ask("INSERT INTO events VALUES ('before')");
     let live = live(&stage);
-    server.sql("INSERT INTO events VALUES ('during')");
-    assert_eq!(server.sql("PRAGMA wal_checkpoint(TRUNCATE)"), "Ok(Some(Integer(1)))", "busy: somebody reads");
+    server.ask("INSERT INTO events VALUES ('during')");
+    assert_eq!(server.ask("PRAGMA wal_checkpoint(TRUNCATE)"), "Ok(Some(Integer(1)))", "busy: somebody reads");
     // The last close would take the log away.
     server.close();
     assert!(fs::metadata(stage.userdata().join("state.sqlite-wal")).unwrap().len() > 0);
@@ -150,8 +100,8 @@ fn trap_5_nothing_beside_the_database_ever_belongs_to_anybody_but_its_owner() {
     stage.database(300, true);
     // SQLite makes it again for whoever opens the database next.
     fs::remove_file(stage.userdata().join("state.sqlite-shm")).unwrap();
-    let mut server = Process::on(&stage);
-    server.sql("INSERT INTO events VALUES ('before')");
+    let mut server = process(&stage);
+    server.ask("INSERT INTO events VALUES ('before')");
     let live = live(&stage);
     for task in [
         Task::Look { userdata: stage.userdata() },
@@ -176,15 +126,15 @@ fn trap_5_nothing_beside_the_database_ever_belongs_to_anybody_but_its_owner() {
 fn trap_9_a_server_that_was_not_really_stopped_is_noticed_before_and_after_its_data_is_taken() {
     let fs = FileSystem::new();
     let stage = alice(&fs);
-    let mut server = Process::on(&stage);
-    server.sql("INSERT INTO events VALUES ('before')");
+    let mut server = process(&stage);
+    server.ask("INSERT INTO events VALUES ('before')");
     let live = live(&stage);
     let seed = as_user(|| live.finish()).unwrap();
     let version = "0.0.24".parse().unwrap();
     let refused = secure::begin(&stage.vault, &stage.place, BUMP, &version, 1, seed).unwrap_err();
     assert!(refused.to_string().contains("still open"), "{refused}");
     // It goes on with what it has open, which is in its place again.
-    assert_eq!(server.sql("INSERT INTO events VALUES ('after')"), "Ok(None)");
+    assert_eq!(server.ask("INSERT INTO events VALUES ('after')"), "Ok(None)");
     server.close();
     assert_eq!(events(&stage.userdata().join("state.sqlite")), 302);
 }
@@ -243,13 +193,13 @@ fn a_corrupt_database_is_refused_while_its_server_runs_on() {
     let len = bytes.len();
     bytes[len / 2..len / 2 + 16_384].fill(0x55);
     stage.write("state.sqlite", &bytes, 0o644);
-    let mut server = Process::on(&stage);
-    server.sql("INSERT INTO events VALUES ('works still')");
+    let mut server = process(&stage);
+    server.ask("INSERT INTO events VALUES ('works still')");
     let refused = as_user(|| begin(&stage.userdata(), &stage.seed_dir()).map(drop)).unwrap_err();
     let NotLive::Failed(error) = refused else { panic!("{refused:?}") };
     assert_eq!(error.kind, TaskErrorKind::Corrupt, "{error}");
     assert!(error.message.contains("the database is corrupt"), "{error}");
-    assert_eq!(server.sql("SELECT count(*) FROM events"), "Ok(Some(Integer(301)))");
+    assert_eq!(server.ask("SELECT count(*) FROM events"), "Ok(Some(Integer(301)))");
     server.close();
 }
 
@@ -257,16 +207,16 @@ fn a_corrupt_database_is_refused_while_its_server_runs_on() {
 fn a_locked_database_is_waited_for_no_longer_than_a_moment_and_left_alone() {
     let fs = FileSystem::new();
     let stage = alice(&fs);
-    let mut server = Process::on(&stage);
-    server.sql("PRAGMA locking_mode=EXCLUSIVE");
-    server.sql("INSERT INTO events VALUES ('mine alone')");
+    let mut server = process(&stage);
+    server.ask("PRAGMA locking_mode=EXCLUSIVE");
+    server.ask("INSERT INTO events VALUES ('mine alone')");
     let begun = std::time::Instant::now();
     let refused = as_user(|| begin(&stage.userdata(), &stage.seed_dir()).map(drop)).unwrap_err();
     assert!(matches!(&refused, NotLive::Unfit(why) if why.contains("locked")), "{refused:?}");
     let copy = Task::CopyLive { userdata: stage.userdata(), dest: stage.place.account.home.join("copy") };
     assert_eq!(stage.work(copy).unwrap_err().kind, TaskErrorKind::Locked);
     assert!(begun.elapsed() < std::time::Duration::from_secs(30));
-    assert_eq!(server.sql("INSERT INTO events VALUES ('and again')"), "Ok(None)");
+    assert_eq!(server.ask("INSERT INTO events VALUES ('and again')"), "Ok(None)");
     server.close();
 }
 
