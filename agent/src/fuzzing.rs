@@ -33,6 +33,11 @@ pub fn answers(bytes: &[u8]) {
     crate::worker::tasks::fuzz_answers(bytes);
 }
 
+/// A whole HTTP answer, as raw as it comes from whoever has a user's port.
+pub fn http(bytes: &[u8]) {
+    crate::worker::tasks::fuzz_http(bytes);
+}
+
 /// Messages between agent, broker and workers: what is read is said again alike.
 pub fn messages(bytes: &[u8]) {
     crate::worker::fuzz_messages(bytes);

@@ -23,7 +23,7 @@ mod trouble;
 mod work_copy;
 
 #[cfg(feature = "fuzzing")]
-pub use handshake::fuzz_answers;
+pub use handshake::{fuzz_answers, fuzz_http};
 pub use look::lookout;
 
 /// Does `task` and says what came of it.

@@ -12,6 +12,7 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, COOKIE, HOST, HeaderValue, SET_COOKIE, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::worker::tasks::trouble;
@@ -100,26 +101,34 @@ impl Peer {
 
     async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         let stream = TcpStream::connect(self.address).await.map_err(unreachable)?;
-        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            .max_buf_size(MAX_ANSWER)
-            .max_headers(MAX_HEADERS)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
-            read(response).await
-        };
-        // The connection has to be driven for the answer to come; when it ends first, the answer tells how.
-        let drive = async {
-            connection.await.ok();
-            std::future::pending().await
-        };
-        tokio::select! {
-            biased;
-            reply = answer => reply,
-            never = drive => never,
-        }
+        exchange(stream, request).await
+    }
+}
+
+/// One request and its answer over `stream`.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Reply, NoReply> {
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(MAX_ANSWER)
+        .max_headers(MAX_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        read(response).await
+    };
+    // The connection has to be driven for the answer to come; when it ends first, the answer tells how.
+    let drive = async {
+        connection.await.ok();
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        reply = answer => reply,
+        never = drive => never,
     }
 }
 
@@ -134,6 +143,27 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Reply, NoRepl
         .to_bytes()
         .to_vec();
     Ok(Reply { status, cookies, body })
+}
+
+/// See `crate::fuzzing`: what is made of a server that sends these bytes and then hangs up.
+#[cfg(feature = "fuzzing")]
+pub async fn fuzz_answer(bytes: &[u8]) -> Result<Reply, NoReply> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let peer = Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), timeout: Duration::from_secs(1), agent: "fuzz".to_owned() };
+    let request = peer.request(Method::GET, "/", Bytes::new())?;
+    let (mut theirs, ours) = tokio::io::duplex(4096);
+    let server = async {
+        // A whole request first, as a server would have it; a client that has hung up is none of its worries.
+        theirs.read(&mut [0; 1024]).await.ok();
+        theirs.write_all(bytes).await.ok();
+        theirs.shutdown().await.ok();
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        reply = exchange(ours, request) => reply,
+        never = server => never,
+    }
 }
 
 fn unreachable(error: io::Error) -> NoReply {

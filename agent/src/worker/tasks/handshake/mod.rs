@@ -254,3 +254,16 @@ pub fn fuzz_answers(bytes: &[u8]) {
     }
     crate::worker::tasks::redact::excerpt(bytes, 300);
 }
+
+/// See `crate::fuzzing`.
+#[cfg(feature = "fuzzing")]
+#[allow(clippy::unwrap_used)]
+pub fn fuzz_http(bytes: &[u8]) {
+    let Ok(reply) = runtime().unwrap().block_on(http::fuzz_answer(bytes)) else { return };
+    assert!(reply.body.len() <= http::MAX_ANSWER, "{}", reply.body.len());
+    assert!(reply.cookies.iter().all(|cookie| !cookie.contains(['\r', '\n'])), "{:?}", reply.cookies);
+    if let Some(value) = exchange::cookie(&reply.cookies, "t3_session") {
+        assert!(hyper::header::HeaderValue::from_str(&format!("t3_session={value}")).is_ok(), "{value:?}");
+    }
+    descriptor::read(&reply).ok();
+}
