@@ -33,12 +33,44 @@ fn a_quarantined_version_is_not_tried_again_until_an_operator_says_so() {
     site.enforce_to(5);
     assert_eq!(
         (site.ok("t3pin history --json"), site.untouched(&["alice"])),
-        (history, before),
+        (history, before.clone()),
         "an order does not lift it either"
     );
     assert!(!site.journal().contains("is tried again by itself"), "{}", site.journal());
+    let refused = site.sh("t3pin versions retry 0.0.92 alice --wait");
+    assert!(refused.code == 5 && refused.stdout.contains("0.0.92 is not quarantined"), "{refused}");
+    let retried = site.sh("t3pin versions retry 0.0.91 alice --wait");
+    assert_eq!(retried.code, 5, "it fails once more: {retried}");
+    assert_eq!(site.untouched(&["alice"]), before);
+    let spent = site.ok("t3pin history --json");
+    site.enforce_to(5);
+    assert_eq!(site.ok("t3pin history --json"), spent, "one word is good for one try");
+    assert_eq!(site.status()["quarantine"], quarantine);
     site.ok("t3pin versions clear 0.0.91");
     site.enforce_to(5);
     assert_eq!(site.status()["quarantine"][0]["version"], "0.0.91", "it has failed again");
     site.is_whole("alice", OLD, "30");
+}
+
+/// A release whose pairing endpoint this host did not know of.
+const MOVED: &str = "0.0.95";
+
+#[test]
+fn a_version_that_soaks_well_with_the_one_user_who_tries_it_once_more_is_no_longer_quarantined() {
+    let site = Site::with(&["alice", "bob"]);
+    site.pin(MOVED);
+    site.enforce_to(5);
+    site.settings("[health]\npair_endpoints = [\"/api/auth/exchange-v3\", \"/api/auth/bootstrap\"]\nsoak = \"6s\"\n");
+    let before = site.untouched(&["alice"]);
+    let tried = site.sh(&format!("t3pin versions retry {MOVED} bob --wait"));
+    assert_eq!(tried.code, 0, "{tried}\n{}", site.journal());
+    assert_eq!(site.instance("bob")["state"], "soaking");
+    assert_eq!(site.status()["quarantine"][0]["version"], MOVED, "not before it has soaked well");
+    assert_eq!(site.untouched(&["alice"]), before, "everybody else is held back until then");
+    site.until("the quarantine is lifted by itself", |site| site.status()["quarantine"] == serde_json::json!([]));
+    assert!(site.journal().contains("it is no longer quarantined"), "{}", site.journal());
+    site.await_state("alice", "settled");
+    for user in ["alice", "bob"] {
+        assert_eq!((site.serves(user).as_str(), site.level(user).as_str()), (MOVED, "32"));
+    }
 }

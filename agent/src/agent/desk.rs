@@ -11,7 +11,7 @@ use super::runs::Run;
 use super::sights::NEAR_MS;
 use super::{Agent, now_ms};
 use crate::api::archive_types::KeptRequest;
-use crate::api::types::{EnrollRequest, RollbackRequest};
+use crate::api::types::{EnrollRequest, RetryRequest, RollbackRequest};
 use crate::domain::{UserName, Version};
 
 /// How many orders may wait.
@@ -24,6 +24,8 @@ pub enum Order {
     Enforce(Option<UserName>, Run),
     /// Bump a user as soon as nothing is in flight; the instance from inside of which it was asked, if any.
     Now(UserName, Option<UserName>, Run),
+    /// Try a quarantined version once more; the instance from inside of which it was asked, if any.
+    Retry(RetryRequest, Option<UserName>, Run),
     /// Roll back.
     Rollback(RollbackRequest, Run),
     /// Bring a snapshot back.
@@ -77,6 +79,7 @@ pub async fn work(agent: Arc<Agent>, mut orders: mpsc::Receiver<Order>) {
         match order {
             Ok(Some(Order::Enforce(calls, run))) => agent.enforce(calls.as_ref(), &run).await,
             Ok(Some(Order::Now(user, calls, run))) => agent.now(&user, calls.as_ref(), &run).await,
+            Ok(Some(Order::Retry(request, calls, run))) => agent.retry_version(&request, calls.as_ref(), &run).await,
             Ok(Some(Order::Rollback(request, run))) => agent.rollback(&request, &run).await,
             Ok(Some(Order::Restore(request, run))) => agent.restore_snapshot(&request, &run).await,
             Ok(Some(Order::RemoveVersion(version, run))) => agent.remove_version_by_order(&version, &run).await,

@@ -11,7 +11,8 @@ impl Agent {
     /// See [`conduct::drive`]. A bump that ends badly leaves its evidence, when all that serves the user is done.
     pub async fn drive(&self, bump: Bump, event: Event, progress: Progress<'_>) -> Bump {
         let before = bump.phase;
-        let bump = conduct::drive(self, bump, event, &|bump| tell(bump, progress)).await;
+        // On the heap: whoever calls this is deep in the stack already.
+        let bump = Box::pin(conduct::drive(self, bump, event, &|bump| tell(bump, progress))).await;
         if bump.phase != before {
             self.leave_evidence(&bump).await;
         }

@@ -11,7 +11,7 @@ use crate::api::explanation::Explanation;
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
-    PlanReport, PlanStep, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    PlanReport, PlanStep, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
@@ -228,6 +228,10 @@ impl Handler for Doors {
         let report = run.report();
         tokio::spawn(async move { agent.verify_versions(version, &run).await });
         Ok(report)
+    }
+
+    async fn retry_version(&self, caller: Caller, inside: Inside, request: RetryRequest) -> Result<RunReport, ApiError> {
+        self.order(caller, |run| Order::Retry(request, inside.0, run))
     }
 
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {

@@ -36,7 +36,7 @@ impl Agent {
     async fn put_back(&self) {
         self.release_left_over().await;
         self.settle_journal().await;
-        conduct::recover(self).await;
+        Box::pin(conduct::recover(self)).await;
     }
 }
 

@@ -20,6 +20,13 @@ impl Ledger for Journal {
         self.add_quarantine(version, reason, now_ms)
     }
 
+    fn vindicate(&self, version: &Version, planned_ms: UnixMs, now_ms: UnixMs) -> Result<(), JournalError> {
+        if self.vindicate(version, planned_ms, now_ms)? {
+            tracing::info!(T3PIN_VERSION = %version, "{version} has soaked well here: it is no longer quarantined, and the others may get it");
+        }
+        Ok(())
+    }
+
     fn open_bumps(&self) -> Result<Vec<Bump>, JournalError> {
         self.open_bumps()
     }

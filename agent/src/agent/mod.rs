@@ -5,6 +5,7 @@
 //! events; [`drive`] writes every step to the journal before its effects start.
 
 mod aftermath;
+mod attended;
 mod board;
 mod desk;
 mod drift;
@@ -119,7 +120,7 @@ impl Agent {
         Ok(Self {
             pins,
             journal,
-            systemd: Systemd::connect_within(BUS_PATIENCE).await?,
+            systemd: Box::pin(Systemd::connect_within(BUS_PATIENCE)).await?,
             store: Store::open(root)?,
             vault: Vault::open(root)?,
             env: EnvFiles::at(Path::new(ENV)),

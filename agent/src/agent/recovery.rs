@@ -12,7 +12,7 @@ impl Agent {
         kill_point::reach(None, Point::Amid("recovery-begun"));
         self.settle_journal().await;
         let stuck = self.stuck();
-        conduct::recover(self).await;
+        Box::pin(conduct::recover(self)).await;
         self.retry(stuck).await;
         kill_point::reach(None, Point::Amid("recovery-left-over"));
         self.settle_left_over().await;

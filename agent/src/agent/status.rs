@@ -71,6 +71,7 @@ impl Agent {
             quarantine: self.journal.quarantine().unwrap_or_default().into_iter().map(|q| (q.version, q.reason)).collect(),
             uninstallable: self.board.uninstallable(),
             cleared: self.journal.cleared().unwrap_or_default(),
+            attended: self.journal.attended().unwrap_or_default(),
             enforced_ms: self.tried_from_ms().unwrap_or(0),
             rules: self.rules(),
             closed: self.settings().drain.window.closed(super::now_ms()),

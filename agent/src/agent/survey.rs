@@ -80,6 +80,7 @@ impl Agent {
             quarantine: self.journal.quarantine()?.into_iter().map(|q| (q.version, q.reason)).collect(),
             uninstallable: self.board.uninstallable(),
             cleared: self.journal.cleared()?,
+            attended: self.journal.attended()?,
             enforced_ms: self.tried_from_ms()?,
             rules: self.rules(),
             closed: settings.drain.window.closed(now_ms()),

@@ -61,7 +61,7 @@ impl Agent {
     async fn take_up(&self) -> bool {
         let left = self.journal.open_bumps().unwrap_or_default().into_iter().filter(Bump::is_under_way);
         let left: Vec<BumpId> = left.map(|bump| bump.id).collect();
-        conduct::take_up(self).await;
+        Box::pin(conduct::take_up(self)).await;
         let any = !left.is_empty();
         for bump in left {
             if let Ok(Some(bump)) = self.journal.bump(bump) {

@@ -60,7 +60,13 @@ impl Agent {
         run.end(outcome, message);
     }
 
-    async fn go_on_with(&self, user: &UserName, calls: Option<&UserName>, run: &Run) -> Result<(RunOutcome, String), String> {
+    /// Does what is next, tells what becomes of `user`, and says how it stands with them then.
+    pub(super) async fn go_on_with(
+        &self,
+        user: &UserName,
+        calls: Option<&UserName>,
+        run: &Run,
+    ) -> Result<(RunOutcome, String), String> {
         let begun = now_ms();
         let (pin, enforced) = self.enforced().map_err(|error| error.to_string())?.ok_or_else(|| {
             "no pin has been enforced on this host yet, so there is nothing to come; an operator does that: t3pin enforce"

@@ -10,8 +10,8 @@ use super::explanation::{ExplainedStep, Explanation};
 use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
-    MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, RollbackRequest, RolloutStatus, RunOutcome,
-    RunReport, StatusReport, Told, UnenrollRequest, VersionStatus, WaitStatus,
+    MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, RetryRequest, RollbackRequest, RolloutStatus,
+    RunOutcome, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus, WaitStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, KeptId, PairingLabel, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -344,6 +344,10 @@ impl Handler for CannedHost {
     }
     async fn verify_versions(&self, _: Caller, version: Option<Version>) -> Result<RunReport, ApiError> {
         self.note(format!("verify {:?}", version.map(String::from)));
+        self.look()
+    }
+    async fn retry_version(&self, _: Caller, _: Inside, request: RetryRequest) -> Result<RunReport, ApiError> {
+        self.note(format!("retry {} with {}", request.version, request.user));
         self.look()
     }
     async fn clear_quarantine(&self, request: ClearRequest) -> Result<(), ApiError> {

@@ -24,7 +24,7 @@ use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::explanation::Explanation;
 use super::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
-    PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 
@@ -98,6 +98,13 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         caller: Caller,
         version: Option<Version>,
+    ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Tries a quarantined version once more, with one user. Privileged.
+    fn retry_version(
+        &self,
+        caller: Caller,
+        inside: Inside,
+        request: RetryRequest,
     ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Lets a quarantined version be tried again. Privileged.
     fn clear_quarantine(&self, request: ClearRequest) -> impl Future<Output = Result<(), ApiError>> + Send;

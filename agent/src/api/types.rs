@@ -376,6 +376,16 @@ pub struct ClearRequest {
     pub version: Version,
 }
 
+/// `POST /v1/quarantine/retry`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// Which version may be tried once more.
+    pub version: Version,
+    /// With whom; everybody else stays held back until it has soaked well there.
+    pub user: UserName,
+}
+
 /// One installed version (`GET /v1/versions`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VersionStatus {

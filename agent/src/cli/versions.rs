@@ -1,4 +1,4 @@
-//! `t3pin versions` and `t3pin versions clear V`.
+//! `t3pin versions`, and what can be done about one.
 
 use clap::{Args, Subcommand};
 
@@ -8,8 +8,8 @@ use super::follow;
 use super::render::{ago, now_ms, size, table};
 use crate::api::archive_types::{RemoveRequest, VerifyVersionRequest};
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{Acknowledged, ClearRequest, RunReport, VersionStatus};
-use crate::domain::{UnixMs, Version};
+use crate::api::types::{Acknowledged, ClearRequest, RetryRequest, RunReport, VersionStatus};
+use crate::domain::{UnixMs, UserName, Version};
 
 /// List the installed versions, verify or remove one, or let one that failed here be tried again
 #[derive(Debug, Args)]
@@ -37,7 +37,20 @@ enum Verb {
         /// Which; all when not said
         version: Option<Version>,
     },
-    /// Lift the quarantine of a version, so that it is tried again
+    /// Try a quarantined version once more, with one user
+    ///
+    /// Everybody else stays held back. When it has soaked well there the quarantine is lifted by itself and the others follow;
+    /// when it has not, the user is rolled back as ever and nothing else changes.
+    Retry {
+        /// Which; it must be what the user is pinned to
+        version: Version,
+        /// With whom
+        user: UserName,
+        /// Wait for the end, show progress, and exit with how it ended (leaving early does not stop it)
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Lift the quarantine of a version, so that everybody may get it
     Clear {
         /// Which
         version: Version,
@@ -59,6 +72,17 @@ impl Versions {
             Some(Verb::Verify { version }) => {
                 let started: RunReport = client.post("/v1/versions/verify", &VerifyVersionRequest { version }).await?;
                 follow::to_the_end(client, started).await
+            }
+            Some(Verb::Retry { version, user, wait }) => {
+                let started: RunReport = client.post("/v1/quarantine/retry", &RetryRequest { version, user }).await?;
+                if wait {
+                    return follow::to_the_end(client, started).await;
+                }
+                if started.done {
+                    return follow::ended(started);
+                }
+                let text = super::enforce::shown(&started);
+                Answer::new(&started, text, Exit::Done)
             }
             Some(Verb::Clear { version }) => {
                 let text = format!("{version} may be tried again; it is when it is pinned: t3pin enforce\n");

@@ -2,7 +2,7 @@
 //! bump rests.
 
 use super::{Host, Ledger, deeds};
-use crate::engine::{Action, Blame, Bump, Event, step};
+use crate::engine::{Action, Blame, Bump, Event, Outcome, Phase, step};
 use crate::kill_point::{self, Point};
 
 /// Told of every phase that a bump enters, but of no end.
@@ -55,13 +55,19 @@ async fn perform<H: Host>(host: &H, bump: &Bump, action: &Action) -> Event {
     event
 }
 
-/// Writes the bump, and quarantines its version if that is at fault.
+/// Writes the bump, and quarantines its version if that is at fault, or lifts the quarantine if the version has done well.
 fn keep<H: Host>(host: &H, bump: &Bump, event: &Event) -> Result<(), <H::Ledger as Ledger>::Error> {
     let now = host.now_ms();
     host.ledger().record(bump, Some(event), now)?;
     if let Some(fault) = bump.fault.as_ref().filter(|fault| fault.blame == Blame::Version && !bump.is_closed()) {
         let reason = format!("{} ({}, {})", fault.reason, bump.instance.user(), bump.id);
         host.ledger().add_quarantine(&bump.to, &reason, now)?;
+    }
+    // At both, so that dying between the records leaves nothing undone.
+    if matches!(bump.phase, Phase::Closing(Outcome::Done) | Phase::Closed(Outcome::Done))
+        && let Err(error) = host.ledger().vindicate(&bump.to, bump.planned_ms, now)
+    {
+        say(bump, &format!("{error}; {} stays quarantined, if it is, until `t3pin versions clear {}`", bump.to, bump.to));
     }
     kill_point::reach(Some(bump.instance.user()), Point::Recorded(bump.phase));
     Ok(())

@@ -33,6 +33,9 @@ pub trait Ledger {
     fn record(&self, bump: &Bump, event: Option<&Event>, now_ms: UnixMs) -> Result<(), Self::Error>;
     /// Notes that a version failed here. The first reason stays.
     fn add_quarantine(&self, version: &Version, reason: &str, now_ms: UnixMs) -> Result<(), Self::Error>;
+    /// Notes that a bump to `version`, planned at `planned_ms`, has soaked well: if that was after the version was quarantined, the
+    /// quarantine is lifted.
+    fn vindicate(&self, version: &Version, planned_ms: UnixMs, now_ms: UnixMs) -> Result<(), Self::Error>;
     /// All bumps that are not over, oldest first.
     fn open_bumps(&self) -> Result<Vec<Bump>, Self::Error>;
     /// The open bump of a user.

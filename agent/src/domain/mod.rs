@@ -5,6 +5,7 @@
 //! sizes are bytes.
 
 mod activity;
+mod attended;
 mod deferral;
 mod ids;
 mod instance;
@@ -18,6 +19,7 @@ mod user;
 mod version;
 
 pub use activity::{Activity, BusyReason};
+pub use attended::AttendedTry;
 pub use deferral::{Closed, Deferral, DeferralOwner, Said, Wait, Word};
 pub use ids::BumpId;
 pub use instance::{Account, Instance, Place};

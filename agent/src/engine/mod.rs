@@ -5,6 +5,7 @@
 //! feeds what came of them back as [`Event`]s; recovery after a crash is nothing but the event [`Event::AgentRestarted`].
 
 mod action;
+pub mod attended;
 pub mod bump;
 mod event;
 mod fault;

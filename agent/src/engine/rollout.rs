@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::attended::is_attended;
 use super::bump::Bump;
 use super::fault::Blame;
 use super::phase::{Outcome, Phase};
 use super::waits::{Hurry, Rules, hurry, waits};
-use crate::domain::{Activity, BumpId, BusyReason, Closed, DeferralOwner, UnixMs, UserName, Version, Wait};
+use crate::domain::{Activity, AttendedTry, BumpId, BusyReason, Closed, DeferralOwner, UnixMs, UserName, Version, Wait};
 
 /// What the host looks like right now, as far as the decisions need it.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,8 @@ pub struct HostView {
     pub uninstallable: BTreeMap<Version, String>,
     /// When the operator last said that a version may be tried again.
     pub cleared: BTreeMap<Version, UnixMs>,
+    /// Who may try a quarantined version once more.
+    pub attended: BTreeMap<Version, AttendedTry>,
     /// When the pin was last enforced by order, or a rollout that had stopped was tried again unasked; what failed before then
     /// may be tried again.
     pub enforced_ms: UnixMs,
@@ -153,22 +156,24 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     if let Some(reason) = &view.frozen {
         return Decision::HoldBack(format!("frozen by the operator: {reason}"));
     }
-    if let Some(reason) = view.quarantine.get(wanted) {
+    let attended = is_attended(view, instance);
+    if let Some(reason) = view.quarantine.get(wanted).filter(|_| !attended) {
         return Decision::HoldBack(format!(
-            "{wanted} is quarantined: {}. `t3pin versions clear {wanted}` allows another try",
+            "{wanted} is quarantined: {}. `t3pin versions retry {wanted} USER` tries it once more with one user, \
+             `t3pin versions clear {wanted}` allows it to everybody",
             reason.trim_end_matches('.')
         ));
     }
     if let Some(reason) = view.uninstallable.get(wanted) {
         return Decision::HoldBack(format!("{wanted} is not installed: {reason}"));
     }
-    if let Some(reason) = stopped_rollout(view, wanted) {
+    if let Some(reason) = stopped_rollout(view, wanted).filter(|_| !attended) {
         return Decision::HoldBack(format!(
             "the rollout of {wanted} stopped: {}. It is tried again by itself, ever more rarely; `t3pin enforce` tries at once",
             reason.trim_end_matches('.')
         ));
     }
-    if let Some(decision) = last_word(view, instance) {
+    if let Some(decision) = last_word(view, instance).filter(|_| !attended) {
         return decision;
     }
     if instance.stopped {

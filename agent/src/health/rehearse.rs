@@ -55,7 +55,7 @@ pub async fn rehearse(
     let sandbox = sandbox(account, bump, copy_home, deadline, (stdin, stdout))?;
     write_task(to_sandbox, &task).map_err(|error| no_report(format!("the task could not be handed over: {error}")))?;
     let mut from_sandbox = Receiver::from_owned_fd(from_sandbox).map_err(|error| no_report(error.to_string()))?;
-    let (end, said) = converse(systemd.run_sandbox(sandbox), &mut from_sandbox).await?;
+    let (end, said) = converse(Box::pin(systemd.run_sandbox(sandbox)), &mut from_sandbox).await?;
     let mut report = report(&said, &end)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let since_copy = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(copied.taken_ms);

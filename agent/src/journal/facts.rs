@@ -1,16 +1,19 @@
-//! What the agent remembers besides bumps: the last good pin, the freeze, the quarantine.
+//! What the agent remembers besides bumps: the last good pin, the freeze, the quarantine and what was said about it.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::{FREEZE, Journal, JournalError};
-use crate::domain::{UnixMs, Version};
+use crate::domain::{AttendedTry, UnixMs, Version};
+use crate::engine::attended::lifts;
 
 /// Keys of quarantined versions begin with this.
 const QUARANTINE: &str = "quarantine/";
 /// Keys of versions that were cleared begin with this.
 const CLEARED: &str = "cleared/";
+/// Keys of versions that may be tried once more begin with this.
+const ATTENDED: &str = "attended/";
 
 /// Key of the tries that nobody asked for.
 const TRIES: &str = "rollout-tries";
@@ -137,8 +140,35 @@ impl Journal {
     pub fn clear_quarantine(&self, version: &Version, now_ms: UnixMs) -> Result<bool, JournalError> {
         let key = format!("{QUARANTINE}{version}");
         let removed = self.value(&key)?.is_some();
-        self.put_all(&[(&key, None), (&format!("{CLEARED}{version}"), Some(&now_ms.to_string()))])?;
+        let (cleared, attended) = (format!("{CLEARED}{version}"), format!("{ATTENDED}{version}"));
+        self.put_all(&[(&key, None), (&cleared, Some(&now_ms.to_string())), (&attended, None)])?;
         Ok(removed)
+    }
+
+    /// A bump to `version` that was planned at `planned_ms` has soaked well: lifts the quarantine, if that speaks for it, lets
+    /// whoever failed before be tried again, and has everybody looked at. Returns whether it did. May be repeated.
+    pub fn vindicate(&self, version: &Version, planned_ms: UnixMs, now_ms: UnixMs) -> Result<bool, JournalError> {
+        let quarantined = self.quarantine()?.into_iter().find(|quarantine| quarantine.version == *version);
+        match quarantined {
+            Some(quarantine) if lifts(planned_ms, quarantine.since_ms) => {
+                self.set_unfinished(true)?;
+                self.clear_quarantine(version, now_ms)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Lets one user try a quarantined version once more.
+    pub fn attend(&self, version: &Version, word: &AttendedTry) -> Result<(), JournalError> {
+        self.put(&format!("{ATTENDED}{version}"), Some(&serde_json::to_string(word)?))
+    }
+
+    /// Who may try which version once more, or has tried it. What cannot be read allows nothing.
+    pub fn attended(&self) -> Result<BTreeMap<Version, AttendedTry>, JournalError> {
+        let inner = self.lock();
+        Ok(below(&inner.facts, ATTENDED)
+            .filter_map(|(version, said)| Some((version, serde_json::from_str(said).ok()?)))
+            .collect())
     }
 
     /// When each version was last cleared.

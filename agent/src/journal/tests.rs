@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::AttendedTry;
 use crate::engine::bump::sample;
 use crate::engine::{Outcome, Phase};
 
@@ -235,6 +236,27 @@ fn a_lost_write_ahead_log_and_an_old_file_put_back_are_noticed() {
     drop(journal);
     std::fs::write(at(&dir), old).unwrap();
     found_and_repaired(&dir, &later, "an old file was put in its place");
+}
+
+#[test]
+fn only_a_success_that_began_after_the_failure_lifts_a_quarantine_and_then_for_good() {
+    let (dir, _) = ended();
+    let journal = Journal::open(&at(&dir)).unwrap();
+    let version: Version = "0.0.92".parse().unwrap();
+    let word = AttendedTry { user: "alice".parse().unwrap(), at_ms: 20 };
+    journal.add_quarantine(&version, "it hangs", 9).unwrap();
+    journal.attend(&version, &word).unwrap();
+    assert!(!journal.vindicate(&version, 9, 30).unwrap(), "that one was under way by then");
+    assert!(!journal.vindicate(&"0.0.93".parse().unwrap(), 21, 30).unwrap());
+    drop(journal);
+    let journal = Journal::open(&at(&dir)).unwrap();
+    assert_eq!(journal.attended().unwrap(), [(version.clone(), word)].into());
+    assert!(journal.vindicate(&version, 21, 30).unwrap());
+    assert!(!journal.vindicate(&version, 21, 31).unwrap(), "once");
+    drop(journal);
+    let journal = Journal::open(&at(&dir)).unwrap();
+    assert!(!journal.quarantine().unwrap().iter().any(|quarantine| quarantine.version == version));
+    assert_eq!((journal.attended().unwrap(), journal.cleared().unwrap()[&version]), ([].into(), 30));
 }
 
 #[test]

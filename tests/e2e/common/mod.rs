@@ -104,7 +104,10 @@ impl Site {
     pub fn instance(&self, user: &str) -> Value {
         let status = self.status();
         let mut instances = status["instances"].as_array().into_iter().flatten();
-        instances.find(|instance| instance["user"] == user).unwrap_or_else(|| panic!("{user} is not in {status:#}")).clone()
+        instances
+            .find(|instance| instance["user"] == user)
+            .unwrap_or_else(|| panic!("{user} is not in {status:#}\n{}", self.journal()))
+            .clone()
     }
 
     /// Waits until `done` says so, as long as anything may take that does not hang.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use t3pin::conduct::Ledger;
-use t3pin::domain::{BumpId, UnixMs, UserName, Version};
+use t3pin::domain::{AttendedTry, BumpId, UnixMs, UserName, Version};
+use t3pin::engine::attended::lifts;
 use t3pin::engine::bump::cue::{Cue, weigh};
 use t3pin::engine::{Bump, Event, Phase, step};
 
@@ -19,8 +20,12 @@ pub struct Book {
     /// In the order in which they ended.
     ended: Vec<BumpId>,
     quarantine: BTreeMap<String, String>,
+    /// Since when each of them is.
+    quarantined_ms: BTreeMap<String, UnixMs>,
     /// When versions were allowed again.
     pub cleared: BTreeMap<Version, UnixMs>,
+    /// Who may try a quarantined version once more.
+    pub attended: BTreeMap<Version, AttendedTry>,
     last_id: u32,
     /// Every phase with every cue that was seen to lead on from it, or to keep it.
     pub visited: BTreeSet<(Phase, Cue)>,
@@ -54,6 +59,7 @@ impl Book {
     /// Lets a version out of quarantine.
     pub fn clear(&mut self, version: &Version, now_ms: UnixMs) {
         self.quarantine.remove(&version.to_string());
+        self.attended.remove(version);
         self.cleared.insert(version.clone(), now_ms);
     }
 
@@ -129,13 +135,28 @@ impl Ledger for Books {
         result
     }
 
-    fn add_quarantine(&self, version: &Version, reason: &str, _now_ms: UnixMs) -> Result<(), String> {
+    fn add_quarantine(&self, version: &Version, reason: &str, now_ms: UnixMs) -> Result<(), String> {
         self.write(
             || format!("quarantine {version}: {reason}"),
             |book| {
-                book.quarantine.entry(version.to_string()).or_insert_with(|| reason.to_owned());
+                book.quarantine.entry(version.to_string()).or_insert_with(|| {
+                    book.quarantined_ms.insert(version.to_string(), now_ms);
+                    reason.to_owned()
+                });
             },
         )
+    }
+
+    fn vindicate(&self, version: &Version, planned_ms: UnixMs, now_ms: UnixMs) -> Result<(), String> {
+        let lifted = self.0.with(|inner| {
+            let book = &inner.book;
+            let since = book.quarantined_ms.get(&version.to_string()).copied().unwrap_or(0);
+            book.quarantine.contains_key(&version.to_string()) && lifts(planned_ms, since)
+        });
+        if !lifted {
+            return Ok(());
+        }
+        self.write(|| format!("{version} is no longer quarantined"), |book| book.clear(version, now_ms))
     }
 
     fn open_bumps(&self) -> Result<Vec<Bump>, String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use t3pin::conduct::{self, Host, Ledger};
-use t3pin::domain::{Instance, Place, Version, Wait};
+use t3pin::domain::{AttendedTry, Instance, Place, Version, Wait};
 use t3pin::engine::bump::cue::Cue;
 use t3pin::engine::rollout::{HostView, InstanceView, Next, next};
 use t3pin::engine::waits::Rules;
@@ -185,6 +185,14 @@ impl Story {
             Order::OldPin => self.enforce(RELEASES[0].0),
             Order::NewPin => self.enforce(RELEASES[newest].0),
             Order::NowByForce => self.machine.with(|inner| inner.users[user].forced = true),
+            Order::Retry => self.machine.with(|inner| {
+                let word = AttendedTry { user: inner.users[user].account.user.clone(), at_ms: inner.now_ms };
+                if let Ok(version) = self.pin.parse()
+                    && inner.book.quarantine().contains_key(self.pin)
+                {
+                    inner.book.attended.insert(version, word);
+                }
+            }),
             Order::Clear => self.machine.with(|inner| {
                 let now_ms = inner.now_ms;
                 if let Ok(version) = RELEASES[1].0.parse() {
@@ -300,6 +308,7 @@ impl Story {
                     .collect(),
                 uninstallable: BTreeMap::new(),
                 cleared: inner.book.cleared.clone(),
+                attended: inner.book.attended.clone(),
                 enforced_ms: inner.book.enforced_ms,
                 rules: Rules { quiet_ms: QUIET, ..Rules::default() },
                 closed: None,

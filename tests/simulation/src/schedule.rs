@@ -156,6 +156,8 @@ pub enum Order {
     NowByForce,
     /// `t3pin versions clear`.
     Clear,
+    /// `t3pin versions retry`.
+    Retry,
 }
 
 const YEAR: i64 = 365 * 86_400_000;
@@ -188,7 +190,9 @@ impl Schedule {
             0..15 => Some(Order::Rollback),
             15..30 => Some(Order::ForcedRollback),
             30..40 => {
-                Some(rng.pick(&[Order::Freeze, Order::Thaw, Order::OldPin, Order::NewPin, Order::NowByForce, Order::Clear]))
+                let others =
+                    [Order::Freeze, Order::Thaw, Order::OldPin, Order::NewPin, Order::NowByForce, Order::Clear, Order::Retry];
+                Some(rng.pick(&others))
             }
             _ => None,
         };
@@ -270,6 +274,8 @@ impl Schedule {
                     Order::NewPin,
                     Order::NowByForce,
                     Order::Clear,
+                    Order::Retry,
+                    Order::Retry,
                 ]),
             ),
         }

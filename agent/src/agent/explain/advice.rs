@@ -50,7 +50,8 @@ fn after_a_failure(bump: &Bump) -> Vec<String> {
         Some(Blame::Version) => vec![
             format!("nothing has to be done: {to} is quarantined, and nobody gets it unattended"),
             "pin a release in which this is repaired, then t3pin enforce".to_owned(),
-            format!("t3pin versions clear {to}, then t3pin enforce: try it again all the same"),
+            format!("t3pin versions retry {to} {user} --wait: try it once more, with {user} alone"),
+            format!("t3pin versions clear {to}, then t3pin enforce: try it again with everybody"),
         ],
         Some(Blame::User) => vec![format!("repair what is named above, then t3pin now {user}: try it again")],
         Some(Blame::Operator) => vec![

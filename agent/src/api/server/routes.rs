@@ -14,8 +14,8 @@ use super::super::explanation::Explanation;
 use super::super::metrics;
 use super::super::types::{
     Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
-    InstanceStatus, MintRequest, NowRequest, PlanReport, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest,
-    VersionStatus,
+    InstanceStatus, MintRequest, NowRequest, PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told,
+    UnenrollRequest, VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -65,6 +65,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/freeze", post(freeze::<H>))
         .route("/v1/thaw", post(thaw::<H>))
         .route("/v1/quarantine/clear", post(clear_quarantine::<H>))
+        .route("/v1/quarantine/retry", post(retry_version::<H>))
         .merge(super::archive_routes::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -276,6 +277,17 @@ async fn clear_quarantine<H: Handler>(
     allow(caller, &request, "clear a quarantine")?;
     let which: ClearRequest = body(request, desk.limits).await?;
     whole(async move { desk.handler.clear_quarantine(which).await.map(|()| Acknowledged { done: true }) }).await
+}
+
+async fn retry_version<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    Extension(inside): Extension<Inside>,
+    request: Request,
+) -> Answer<RunReport> {
+    allow(caller, &request, "try a quarantined version once more")?;
+    let which: RetryRequest = body(request, desk.limits).await?;
+    whole(async move { desk.handler.retry_version(caller, inside, which).await }).await
 }
 
 /// The variable part of a path, refused in our own form when it is not text.

@@ -26,7 +26,7 @@ enum Rule {
     Shown(&'static str),
 }
 
-const RULES: [(&str, Rule); 16] = [
+const RULES: [(&str, Rule); 17] = [
     ("/v1/enforce", Rule::Privileged("")),
     ("/v1/rollback", Rule::Privileged(r#"{"user":"USER"}"#)),
     ("/v1/enroll", Rule::Privileged(r#"{"user":"USER"}"#)),
@@ -34,6 +34,7 @@ const RULES: [(&str, Rule); 16] = [
     ("/v1/freeze", Rule::Privileged("{}")),
     ("/v1/thaw", Rule::Privileged("")),
     ("/v1/quarantine/clear", Rule::Privileged(r#"{"version":"0.0.26"}"#)),
+    ("/v1/quarantine/retry", Rule::Privileged(r#"{"version":"0.0.26","user":"USER"}"#)),
     ("/v1/snapshots/prune", Rule::Privileged(r#"{"user":"USER"}"#)),
     ("/v1/snapshots/restore", Rule::Privileged(r#"{"user":"USER","id":"b000001"}"#)),
     ("/v1/versions/remove", Rule::Privileged(r#"{"version":"0.0.26"}"#)),
