@@ -8,10 +8,10 @@ use crate::domain::{Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, U
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::health;
-use crate::host::{Listeners, killed_for_memory};
+use crate::host::{Intruder, Listeners, intruder, killed_for_memory};
 use crate::journal::Journal;
 use crate::state::{StateError, Vault};
-use crate::systemd::{SystemdError, UnitState};
+use crate::systemd::{ControlGroup, SystemdError, UnitState, is_member};
 use crate::worker::{Answer, ProbeSpec, Task};
 
 mod hand_over;
@@ -134,7 +134,8 @@ impl Agent {
         let (killed, before) = (killed_for_memory(), self.systemd.unit(unit).await.map_err(host)?);
         let known = bump.baseline.as_ref().and_then(|report| report.descriptor.as_ref());
         let expect_environment_id = known.map(|descriptor| descriptor.environment_id.clone());
-        let spec = self.probe_spec(&bump.instance, version, deadline, expect_environment_id);
+        let mut spec = self.probe_spec(&bump.instance, version, deadline, expect_environment_id);
+        spec.control_group = ControlGroup::named(&before.control_group).ok().map(|group| group.directory().to_owned());
         // A server that keeps crashing keeps touching its database, which a probe takes for a migration at work: it is given up
         // as soon as the unit shows it. Dropping the probe ends its worker.
         let mut report = tokio::select! {
@@ -146,10 +147,13 @@ impl Agent {
         let outcome = if steady == StepOutcome::Passed && report.first_problem().is_none() {
             steady
         } else {
-            let (port, uid) = (bump.instance.port, bump.instance.place.account.uid);
-            let stranger = Listeners::read().ok().and_then(|all| all.stranger_on(port, uid));
+            let intruder = Listeners::read().ok();
+            let intruder = match intruder {
+                Some(listeners) => intruder_at(&bump.instance, listeners, &after.control_group).await,
+                None => None,
+            };
             let killed = killed_for_memory() > killed && killed.is_some();
-            of_host(port, stranger, killed && steady != StepOutcome::Passed).unwrap_or(steady)
+            of_host(bump.instance.port, intruder.as_ref(), killed && steady != StepOutcome::Passed).unwrap_or(steady)
         };
         // First in line: a server that keeps restarting is the cause of whatever else went wrong.
         report.steps.insert(0, StepRecord { step: ProbeStep::Unit, outcome, ms: 0 });
@@ -190,6 +194,7 @@ impl Agent {
             request_timeout_ms: ms(settings.request_timeout),
             start_deadline_ms: ms(deadline),
             start_ceiling_ms: ms(settings.start_ceiling.max(deadline)),
+            control_group: None,
         }
     }
 
@@ -213,11 +218,18 @@ pub(super) async fn blocking<T: Send + 'static>(
     crate::state::blocking(work).await.map_err(data)
 }
 
-/// What of the host explains a server that does not do well, whatever its version: a process of the uid `stranger` has its port, or
-/// it has ended while the kernel killed for memory.
-fn of_host(port: u16, stranger: Option<u32>, ended_for_memory: bool) -> Option<StepOutcome> {
-    let reason = match stranger {
-        Some(uid) => format!("port {port} belongs to a process of uid {uid}, which is not the server's"),
+/// Who else than the server has its port. `control_group` is the unit's.
+pub(super) async fn intruder_at(instance: &Instance, listeners: Listeners, control_group: &str) -> Option<Intruder> {
+    let (port, uid, group) = (instance.port, instance.place.account.uid, control_group.to_owned());
+    let look = move || intruder(&listeners, port, uid, |pid| is_member(pid, &group));
+    tokio::task::spawn_blocking(look).await.ok().flatten()
+}
+
+/// What of the host explains a server that does not do well, whatever its version: somebody else has its port, or it has ended while
+/// the kernel killed for memory.
+fn of_host(port: u16, intruder: Option<&Intruder>, ended_for_memory: bool) -> Option<StepOutcome> {
+    let reason = match intruder {
+        Some(intruder) => format!("port {port} belongs to {intruder}"),
         None if ended_for_memory => "the server ended, and the kernel has killed for memory meanwhile".to_owned(),
         None => return None,
     };
@@ -259,9 +271,12 @@ mod tests {
             ..ProbeReport::default()
         };
         assert!(matches!(verdict(Some(&before), &seen(StepOutcome::Passed)), Verdict::Unhealthy { .. }));
-        for (stranger, killed) in [(Some(0), false), (None, true)] {
-            let unit = of_host(3773, stranger, killed).unwrap();
-            assert!(matches!(verdict(Some(&before), &seen(unit)), Verdict::Inconclusive { .. }), "{stranger:?} {killed}");
+        let mut listeners = Listeners::default();
+        listeners.take("heading\n 0: 0100007F:0EBD 00000000:0000 0A 0:0 00:0 0 0 0 12 1 0\n");
+        let stranger = intruder(&listeners, 3773, 1001, |_| false);
+        for (intruder, killed) in [(stranger.as_ref(), false), (None, true)] {
+            let unit = of_host(3773, intruder, killed).unwrap();
+            assert!(matches!(verdict(Some(&before), &seen(unit)), Verdict::Inconclusive { .. }), "{intruder:?} {killed}");
         }
         assert_eq!(of_host(3773, None, false), None);
     }

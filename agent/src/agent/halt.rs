@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Agent, now_ms};
 use crate::domain::UnixMs;
+use crate::engine::halted::halted_ms;
 use crate::engine::patience::next_rollout_ms;
-use crate::engine::rollout::{HostView, halted_ms};
+use crate::engine::rollout::HostView;
 use crate::journal::{JournalError, RolloutTries};
 
 /// When what has stopped is tried again, as it was last found out.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 
+use super::effects::intruder_at;
 use super::runs::Run;
 use super::{Agent, now_ms};
 use crate::api::types::RunOutcome;
@@ -179,25 +180,10 @@ impl Agent {
                 self.board.saw_running(instance.user(), &unit.invocation_id, descriptor.server_version);
                 Look::Well
             }
-            Ok(None) => self.silence(instance, listeners, runs),
+            Ok(None) => silence(instance, listeners, &unit.control_group, runs).await,
             Err(_) => Look::Unclear,
         };
         (look, Some(unit))
-    }
-
-    /// What it means that nobody has answered.
-    fn silence(&self, instance: &Instance, listeners: &Listeners, runs: Duration) -> Look {
-        let port = instance.port;
-        if let Some(other) = listeners.stranger_on(port, instance.place.account.uid) {
-            let reason =
-                format!("the unit runs, but port {port} belongs to a process of uid {other}, which does not answer as t3 does");
-            return Look::Displaced { reason };
-        }
-        let reason = match listeners.on(port) {
-            [] => format!("the unit runs, but nobody listens on port {port}"),
-            _ => format!("the unit runs and listens on port {port}, but does not answer"),
-        };
-        Look::Unreachable { reason, runs_ms: i64::try_from(runs.as_millis()).unwrap_or(i64::MAX) }
     }
 
     /// For how long this run of a unit is known.
@@ -312,6 +298,20 @@ impl Agent {
             );
         }
     }
+}
+
+/// What it means that nobody has answered. `control_group` is the unit's, which is known to run for the time `runs`.
+async fn silence(instance: &Instance, listeners: &Listeners, control_group: &str, runs: Duration) -> Look {
+    let port = instance.port;
+    if let Some(other) = intruder_at(instance, listeners.clone(), control_group).await {
+        let reason = format!("the unit runs, but port {port} belongs to {other}, which does not answer as t3 does");
+        return Look::Displaced { reason };
+    }
+    let reason = match listeners.on(port) {
+        [] => format!("the unit runs, but nobody listens on port {port}"),
+        _ => format!("the unit runs and listens on port {port}, but does not answer"),
+    };
+    Look::Unreachable { reason, runs_ms: i64::try_from(runs.as_millis()).unwrap_or(i64::MAX) }
 }
 
 impl Agent {

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use super::effects::intruder_at;
 use super::survey::SurveyError;
 use super::{Agent, now_ms};
 use crate::conduct;
 use crate::config::Pin;
-use crate::domain::{BumpId, UserName, Verdict};
+use crate::domain::{BumpId, Descriptor, UserName, Verdict};
 use crate::engine::rollout::{Next, comes_back, next};
 use crate::engine::{Bump, Event, Phase, SoakLook, judge};
 use crate::health;
+use crate::host::Listeners;
 use crate::systemd::UnitState;
 
 /// That many automatic restarts since we started the unit are a crash loop; one may be an accident (memory).
@@ -128,8 +130,15 @@ impl Agent {
             return self.bad(bump, reason, true).await;
         }
         let answer = health::describe(&bump.instance.place.account, &bump.instance.probe_address()).await;
+        let expected = |descriptor: &Descriptor| descriptor.server_version.as_ref() == Some(&bump.to);
+        if !matches!(&answer, Ok(Some(descriptor)) if expected(descriptor))
+            && let Ok(listeners) = Listeners::read()
+            && let Some(other) = intruder_at(&bump.instance, listeners, &unit.control_group).await
+        {
+            return SoakLook::Unclear { reason: format!("port {} belongs to {other}", bump.instance.port) };
+        }
         match answer {
-            Ok(Some(descriptor)) if descriptor.server_version.as_ref() == Some(&bump.to) => {
+            Ok(Some(descriptor)) if expected(&descriptor) => {
                 self.board.saw_running(bump.instance.user(), &unit.invocation_id, descriptor.server_version);
             }
             Ok(Some(descriptor)) => {

@@ -9,6 +9,7 @@ pub mod attended;
 pub mod bump;
 mod event;
 mod fault;
+pub mod halted;
 pub mod judge;
 mod needs;
 pub mod patience;

@@ -2,13 +2,15 @@
 //!
 //! The rules, in order: a frozen host changes nothing; every version is installed before anybody is rehearsed; **every**
 //! user is rehearsed before the first one is touched; then one at a time, the canary first (the least active idle user);
-//! the first failure that is the version's or the host's fault stops all others of that version.
+//! the first failure that is the version's or the host's fault stops all others of that version ([`super::halted`]).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attended::is_attended;
 use super::bump::Bump;
 use super::fault::Blame;
+use super::halted::{cleared_since, failed_before, since_enforced, stopped_rollout};
 use super::phase::{Outcome, Phase};
 use super::waits::{Hurry, Rules, hurry, waits};
 use crate::domain::{Activity, AttendedTry, BumpId, BusyReason, Closed, DeferralOwner, UnixMs, UserName, Version, Wait};
@@ -242,32 +244,6 @@ pub fn comes_back(view: &HostView, instance: &InstanceView) -> bool {
     }
 }
 
-/// When the last of those failures ended that hold somebody up and that another try may mend: a fault of the host's, a rehearsal that could not
-/// tell, an install that did not work. `None` when there is nothing to try again. Never for a version that is quarantined.
-pub fn halted_ms(view: &HostView) -> Option<UnixMs> {
-    if view.frozen.is_some() {
-        return None;
-    }
-    view.instances.iter().filter_map(|instance| halted(view, instance)).max()
-}
-
-fn halted(view: &HostView, instance: &InstanceView) -> Option<UnixMs> {
-    let wanted = &instance.wanted;
-    let may_come = instance.bound.as_ref().is_some_and(|bound| bound != wanted) && !instance.unenforced && !instance.stopped;
-    if !may_come || instance.problem.is_some() || view.quarantine.contains_key(wanted) {
-        return None;
-    }
-    let all = view.instances.iter().flat_map(|instance| instance.last.iter().chain(&instance.tried));
-    let stops = all.filter(|last| last.to == *wanted && stops_rollout(view, last));
-    let own = instance.tried.iter().filter(|last| {
-        since_enforced(view, last)
-            && !cleared_since(view, last)
-            && last.fault.as_ref().is_some_and(|fault| fault.blame == Blame::User)
-    });
-    let failed = stops.chain(own).filter_map(|last| last.ended_ms).max();
-    failed.or_else(|| view.uninstallable.contains_key(wanted).then_some(view.enforced_ms))
-}
-
 /// The instances in the order in which they would be bumped: canary first.
 pub fn order(view: &HostView) -> Vec<&InstanceView> {
     let mut instances: Vec<_> = view.instances.iter().collect();
@@ -275,10 +251,11 @@ pub fn order(view: &HostView) -> Vec<&InstanceView> {
     instances
 }
 
-/// The one from which the order came is last: whoever gave it may want to see the rest. Who was asked for by name is first.
-fn place_in_line(view: &HostView, instance: &InstanceView) -> (bool, std::cmp::Reverse<Hurry>, Option<UnixMs>, UserName) {
+/// The one from which the order came is last: whoever gave it may want to see the rest. Who was asked for by name is first. With whom it
+/// failed before comes after the others, so that nobody can hold them up again and again.
+fn place_in_line(view: &HostView, instance: &InstanceView) -> (bool, Reverse<Hurry>, bool, Option<UnixMs>, UserName) {
     let hurry = hurry(&instance.wait, view.now_ms, &view.rules);
-    (instance.calls, std::cmp::Reverse(hurry), last_activity(instance), instance.user.clone())
+    (instance.calls, Reverse(hurry), failed_before(instance), last_activity(instance), instance.user.clone())
 }
 
 /// Why `activity` keeps an instance from being restarted now; `None` when it is idle and has been quiet for long enough.
@@ -319,34 +296,6 @@ fn outdated(view: &HostView, instance: &InstanceView, open: &Bump, decision: &De
         Decision::HoldBack(reason) | Decision::Refuse(reason) if forbidden => Some(reason.clone()),
         _ => None,
     }
-}
-
-/// Why nobody gets `version` any more until the next enforcement: a bump to it failed for a fault of the host's.
-fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
-    let ended = view.instances.iter().flat_map(|instance| instance.last.iter().chain(&instance.tried));
-    ended.filter(|last| last.to == *version && stops_rollout(view, last)).find_map(|last| {
-        let fault = last.fault.as_ref()?;
-        Some(format!("{} ({})", fault.reason, last.instance.user()))
-    })
-}
-
-/// Whether a bump that ended stops everybody's until the next try.
-fn stops_rollout(view: &HostView, last: &Bump) -> bool {
-    since_enforced(view, last) && last.fault.as_ref().is_some_and(|fault| fault.blame == Blame::Environment)
-}
-
-/// Whether a bump ended after the last order to enforce. Times in the future are from before the clock was set back, so that
-/// neither they nor what is measured by them can hold anybody back until they come round again.
-fn since_enforced(view: &HostView, last: &Bump) -> bool {
-    let order = if view.enforced_ms > view.now_ms { 0 } else { view.enforced_ms };
-    last.ended_ms.is_some_and(|ended| (order..=view.now_ms).contains(&ended))
-}
-
-/// Whether the operator allowed the version again after the bump had ended; a word from the future does not count.
-fn cleared_since(view: &HostView, last: &Bump) -> bool {
-    let cleared = view.cleared.get(&last.to).filter(|at| **at <= view.now_ms);
-    let ended = last.ended_ms.filter(|at| *at <= view.now_ms);
-    cleared > ended.as_ref()
 }
 
 /// What the last bump to the wanted version means for another try.

@@ -6,6 +6,7 @@ use super::*;
 use crate::domain::BumpId;
 use crate::engine::Fault;
 use crate::engine::bump::sample;
+use crate::engine::halted::halted_ms;
 
 fn idle(last_activity_ms: Option<i64>) -> Option<Activity> {
     Some(Activity::Idle { last_activity_ms })
@@ -147,6 +148,34 @@ fn what_the_host_stopped_and_what_could_not_be_told_is_to_be_tried_again_and_not
     view.quarantine.clear();
     view.frozen = Some("a fair".to_owned());
     assert_eq!(halted_ms(&view), None);
+}
+
+#[test]
+fn who_is_stuck_for_a_fault_of_the_hosts_stops_the_others_until_the_next_try() {
+    let mut stuck = with_open(instance("alice", idle(None)), 1, Phase::Stuck);
+    let open = stuck.open.as_mut().unwrap();
+    open.fault = Some(Fault { reason: "its port is taken".to_owned(), blame: Blame::Environment });
+    open.begun_ms = Some(6_000_000);
+    let waiting = with_open(instance("bob", idle(None)), 2, Phase::Ready);
+    let mut view = view(vec![stuck, waiting]);
+    assert!(matches!(next(&view), Next::CallOff(BumpId(2), why) if why.contains("its port is taken (alice)")));
+    view.instances[1].open = None;
+    assert_eq!((next(&view), halted_ms(&view)), (Next::Rest, Some(6_000_000)));
+    view.enforced_ms = 7_000_000;
+    assert!(
+        matches!(next(&view), Next::Plan { user, .. } if user.as_str() == "bob"),
+        "one who stays stuck holds up nobody for ever"
+    );
+    assert_eq!(halted_ms(&view), None);
+}
+
+#[test]
+fn with_whom_it_failed_before_comes_last_at_the_next_try() {
+    let failed = with_last(instance("alice", idle(None)), Outcome::RolledBack, Blame::Environment, 1_000);
+    let failed = with_open(failed, 1, Phase::Ready);
+    let fresh = with_open(instance("bob", idle(Some(9_000_000))), 2, Phase::Ready);
+    let both = view(vec![failed, fresh]);
+    assert_eq!(next(&both), Next::GoAhead(BumpId(2)), "though bob was at work after alice");
 }
 
 #[test]

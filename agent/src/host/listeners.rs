@@ -20,6 +20,8 @@ pub struct Listeners(BTreeMap<u16, Vec<Listener>>);
 pub struct Listener {
     /// Whose socket it is.
     pub uid: u32,
+    /// Its number, by which it is found in `/proc/PID/fd`.
+    pub inode: u64,
     /// Connections that nobody has taken up yet: a server that is at work leaves none for long.
     pub backlog: u32,
 }
@@ -47,13 +49,6 @@ impl Listeners {
         self.0.get(&port).map_or(&[], Vec::as_slice)
     }
 
-    /// Who else than `uid` listens on `port`, when `uid` does not: whatever answers there is not theirs.
-    pub fn stranger_on(&self, port: u16, uid: u32) -> Option<u32> {
-        let on = self.on(port);
-        let own = on.iter().any(|listener| listener.uid == uid);
-        on.first().filter(|_| !own).map(|listener| listener.uid)
-    }
-
     /// All ports that somebody listens on.
     pub fn ports(&self) -> BTreeSet<u16> {
         self.0.keys().copied().collect()
@@ -67,7 +62,7 @@ impl Listeners {
     }
 }
 
-/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; of a listening socket rx_queue is its backlog.
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...`; of a listening socket rx_queue is its backlog.
 fn listener(line: &str) -> Option<(u16, Listener)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, _, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
@@ -76,8 +71,8 @@ fn listener(line: &str) -> Option<(u16, Listener)> {
     }
     let (_, port) = local.rsplit_once(':')?;
     let (_, backlog) = queues.split_once(':')?;
-    let uid = fields.nth(2)?.parse().ok()?;
-    Some((u16::from_str_radix(port, 16).ok()?, Listener { uid, backlog: u32::from_str_radix(backlog, 16).ok()? }))
+    let (uid, inode) = (fields.nth(2)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+    Some((u16::from_str_radix(port, 16).ok()?, Listener { uid, inode, backlog: u32::from_str_radix(backlog, 16).ok()? }))
 }
 
 #[cfg(test)]
@@ -95,12 +90,8 @@ mod tests {
     fn only_listening_sockets_count_with_owner_and_backlog() {
         let mut all = Listeners::default();
         all.take(TABLE);
-        assert_eq!(all.on(3773), [Listener { uid: 1001, backlog: 3 }]);
+        assert_eq!(all.on(3773), [Listener { uid: 1001, inode: 12, backlog: 3 }]);
         assert!(all.on(3774).is_empty());
-        assert_eq!(
-            (all.stranger_on(3773, 1002), all.stranger_on(3773, 1001), all.stranger_on(3774, 1002)),
-            (Some(1001), None, None)
-        );
         assert_eq!(all.ports(), [3773].into());
     }
 
@@ -109,9 +100,10 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let uid = rustix::process::geteuid().as_raw();
-        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, backlog: 0 }]);
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, inode, backlog: 0 }]);
         let _waiting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, backlog: 1 }]);
+        assert_eq!(Listeners::of(Path::new("/proc/self/net")).unwrap().on(port), [Listener { uid, inode, backlog: 1 }]);
     }
 
     #[test]

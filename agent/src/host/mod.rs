@@ -6,6 +6,7 @@ pub mod accounts;
 mod env_file;
 mod env_text;
 pub mod instances;
+mod intruder;
 mod listeners;
 mod memory;
 pub mod ports;
@@ -14,6 +15,7 @@ pub mod session;
 pub mod user_service;
 
 pub use env_file::EnvFiles;
+pub use intruder::{Intruder, intruder};
 pub use listeners::Listeners;
 pub use memory::killed_for_memory;
 pub use programs::global_t3;

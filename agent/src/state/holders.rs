@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use super::StateError;
+use crate::systemd::is_member;
 use crate::worker::files::Dir;
 
 /// The database and what SQLite keeps open beside it.
@@ -70,20 +71,12 @@ pub fn holders(dir: &Dir, owner: u32, server: &str, ours: &[u32]) -> Result<Vec<
         if pid == std::process::id() || ours.contains(&pid) || (owned_by != owner && owned_by != 0) {
             continue;
         }
-        if (has_open(&process.path(), &files) || has_mapped(&process.path(), &files)) && !is_in(&process.path(), server) {
+        if (has_open(&process.path(), &files) || has_mapped(&process.path(), &files)) && !is_member(pid, server) {
             let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             holders.push(Holder { pid, name: comm.trim().chars().filter(|c| !c.is_control()).collect() });
         }
     }
     Ok(holders)
-}
-
-/// Whether a process is in the control group or below it (cgroups(7): version 2 has the line `0::PATH`).
-fn is_in(process: &Path, group: &str) -> bool {
-    let Ok(text) = std::fs::read_to_string(process.join("cgroup")) else { return false };
-    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
-    let below = own.and_then(|own| own.strip_prefix(group));
-    !group.is_empty() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 /// By descriptor. The link's text is looked at first: only what is named like the database is asked for its inode, so

@@ -78,6 +78,15 @@ impl ControlGroup {
     }
 }
 
+/// Whether the process `pid` is in the control group that systemd calls `group`, or below it (cgroups(7): version 2 has the line
+/// `0::PATH`). Nobody is in the group without a name.
+pub fn is_member(pid: u32, group: &str) -> bool {
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    let below = own.and_then(|own| own.strip_prefix(group));
+    !group.is_empty() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use cgroup::ControlGroup;
+pub use cgroup::{ControlGroup, is_member};
 pub use freezer::Freeze;
 pub use frozen::{FrozenNotes, release_frozen};
 

@@ -405,6 +405,7 @@ mod tests {
             request_timeout_ms: 1,
             start_deadline_ms: 1,
             start_ceiling_ms: 1,
+            control_group: None,
         };
         let home = std::env::var_os("HOME").map(PathBuf::from);
         confined(Task::Probe(spec), move || {

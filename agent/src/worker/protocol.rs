@@ -183,8 +183,10 @@ pub struct ProbeSpec {
     pub request_timeout_ms: u64,
     /// The descriptor must answer within this many ms...
     pub start_deadline_ms: u64,
-    /// ...stretched up to this many ms while the database or its WAL visibly changes.
+    /// ...stretched up to this many ms while the database or its WAL visibly changes, and by what the host keeps from the server.
     pub start_ceiling_ms: u64,
+    /// Directory of the server's control group, where that is known. A rehearsal finds its own.
+    pub control_group: Option<PathBuf>,
 }
 
 /// What minting needs to know.
@@ -354,6 +356,7 @@ mod tests {
             request_timeout_ms: 1,
             start_deadline_ms: 2,
             start_ceiling_ms: 3,
+            control_group: None,
         }
     }
 

@@ -127,12 +127,10 @@ pub fn weigh(bump: &Bump, now_ms: UnixMs, event: &Event) -> (Cue, Option<Fault>)
         Event::Started => plain(Cue::Started),
         Event::Probed { report, .. } => match judge::verdict(bump.baseline.as_ref(), report) {
             Verdict::Healthy => plain(Cue::FoundWell),
+            // That the old version is down on its own data is a step of the rollback that did not work, whosever fault that is.
+            Verdict::Unhealthy { reason } if rechecked(bump) => still_down(bump, &reason),
+            Verdict::Inconclusive { reason } if rechecked(bump) && report.descriptor.is_none() => still_down(bump, &reason),
             Verdict::Inconclusive { reason } => blamed(Cue::FoundUnclear, reason, Blame::Environment),
-            // That the old version is down on its own data is a step of the rollback that did not work.
-            Verdict::Unhealthy { reason } if bump.phase == Phase::RollingBack(Undo::Rechecked) => {
-                let reason = format!("{} does not come up on the old data either: {reason}", bump.from);
-                blamed(failed(bump), reason, Blame::Environment)
-            }
             Verdict::Unhealthy { reason } => blamed(Cue::FoundBad, reason, Blame::Version),
         },
         Event::Looked(look) => soak(bump, now_ms, look),
@@ -141,6 +139,15 @@ pub fn weigh(bump: &Bump, now_ms: UnixMs, event: &Event) -> (Cue, Option<Fault>)
         Event::Restored { .. } => plain(Cue::Restored),
         Event::Tidied => plain(Cue::Tidied),
     }
+}
+
+fn rechecked(bump: &Bump) -> bool {
+    bump.phase == Phase::RollingBack(Undo::Rechecked)
+}
+
+fn still_down(bump: &Bump, reason: &str) -> (Cue, Option<Fault>) {
+    let reason = format!("{} does not come up on the old data either: {reason}", bump.from);
+    (failed(bump), Some(Fault { reason, blame: Blame::Environment }))
 }
 
 /// Only steps of a rollback are tried again; one by force goes on to what stops whatever runs.

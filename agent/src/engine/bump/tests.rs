@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{
-    Activity, BumpId, DeferralOwner, ProbeReport, ProbeStep, RehearsalReport, Snapshot, StepOutcome, StepRecord,
+    Activity, BumpId, DeferralOwner, Descriptor, ProbeReport, ProbeStep, RehearsalReport, Snapshot, StepOutcome, StepRecord,
 };
 use crate::engine::{Blame, Fault, SoakLook};
 
@@ -230,6 +230,21 @@ fn an_old_version_that_does_not_come_up_either_is_stuck_and_says_so() {
     }
     assert_eq!(bump.phase, Phase::Stuck);
     assert!(bump.remark.unwrap().contains("does not come up"));
+}
+
+#[test]
+fn an_old_version_that_is_down_for_a_fault_of_the_hosts_is_stuck_too_and_one_that_answers_is_back() {
+    let unclear = || StepOutcome::Inconclusive { reason: "its port is taken".to_owned() };
+    let mut bump = soaking();
+    bump.phase = Phase::RollingBack(Undo::Rechecked);
+    let mut answers = probe(unclear());
+    answers.descriptor = Some(Descriptor { server_version: None, environment_id: "e".to_owned() });
+    let back = step(bump.clone(), 400, Event::Probed { report: answers, answered_ms: None, marks: None }).0;
+    assert_eq!(back.phase, Phase::Closing(Outcome::RolledBack));
+    for _ in 0..3 {
+        bump = step(bump, 400, Event::Probed { report: probe(unclear()), answered_ms: None, marks: None }).0;
+    }
+    assert_eq!(bump.phase, Phase::Stuck, "nobody can reach it");
 }
 
 #[test]

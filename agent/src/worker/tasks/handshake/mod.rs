@@ -13,6 +13,7 @@ mod mint;
 pub(super) mod peer_for_tests;
 mod revoke;
 mod start;
+mod strain;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use exchange::NoSession;
 use http::Peer;
 use mint::Cli;
 pub use mint::mint;
+use strain::Strain;
+pub use strain::own_group;
 
 use super::program::{Surroundings, usual_umask};
 use super::trouble::{excuse, failed, inconclusive};
@@ -75,6 +78,8 @@ pub struct Handshake<'a> {
     agent: String,
     begun: Instant,
     wall: SystemTime,
+    strain: Strain,
+    starved: Duration,
     under_way: Option<(ProbeStep, Instant)>,
     unused: Option<MintedLink>,
     exchanged: bool,
@@ -88,7 +93,10 @@ impl<'a> Handshake<'a> {
         let begun = Instant::now();
         let report = ProbeReport::default();
         let wall = SystemTime::now();
-        Self { spec, surroundings, agent: agent(), begun, wall, under_way: None, unused: None, exchanged: false, report }
+        let strain = Strain::of(spec.control_group.as_deref());
+        let starved = strain.starved();
+        let agent = agent();
+        Self { spec, surroundings, agent, begun, wall, strain, starved, under_way: None, unused: None, exchanged: false, report }
     }
 
     /// Goes through the steps until one does not pass.
@@ -97,6 +105,11 @@ impl<'a> Handshake<'a> {
             Ok(()) => self.report.ms = ms_since(self.begun),
             Err(outcome) => {
                 let outcome = clock::excuse(outcome, self.wall.elapsed().ok(), self.begun.elapsed());
+                let outcome = match self.under_way {
+                    // Who answers is another matter than how soon.
+                    Some((ProbeStep::Version | ProbeStep::Identity, _)) => outcome,
+                    _ => strain::excuse(outcome, self.strain.starved().saturating_sub(self.starved), self.begun.elapsed()),
+                };
                 self.abandon(excuse(outcome, &self.spec.base_dir));
             }
         }
@@ -141,7 +154,7 @@ impl<'a> Handshake<'a> {
             .ok_or_else(|| inconclusive(format!("\"{}\" is no address and port", self.spec.address)))?;
         let timeout = Duration::from_millis(self.spec.request_timeout_ms.clamp(50, 60_000));
         let peer = Peer { address, timeout, agent: self.agent.clone() };
-        let descriptor = start::await_descriptor(&peer, self.spec).await?;
+        let descriptor = start::await_descriptor(&peer, self.spec, &self.strain).await?;
         self.report.descriptor = Some(descriptor.clone());
         self.pass();
         self.begin(ProbeStep::Version);

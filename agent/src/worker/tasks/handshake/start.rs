@@ -1,6 +1,7 @@
 //! Waiting for a server to come up: asks for the descriptor until it answers.
 //!
-//! The deadline stretches while the database visibly changes, because a migration may take its time (DESIGN section 6).
+//! The deadline stretches while the database visibly changes, because a migration may take its time (DESIGN section 6), and by the time
+//! in which the host kept the server from running.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::descriptor;
 use super::http::{NoReply, Peer};
+use super::strain::Strain;
 use crate::domain::{Descriptor, StepOutcome};
 use crate::worker::protocol::ProbeSpec;
 use crate::worker::tasks::trouble::{failed, inconclusive};
@@ -28,9 +30,9 @@ const GLANCE: Duration = Duration::from_millis(500);
 const WRONG_FOR: Duration = Duration::from_secs(5);
 
 /// Waits for the descriptor of the server at `peer`.
-pub async fn await_descriptor(peer: &Peer, spec: &ProbeSpec) -> Result<Descriptor, StepOutcome> {
+pub async fn await_descriptor(peer: &Peer, spec: &ProbeSpec, strain: &Strain) -> Result<Descriptor, StepOutcome> {
     let begun = Instant::now();
-    let mut patience = Patience::new(spec, begun);
+    let mut patience = Patience::new(spec, strain, begun);
     let mut requests = JoinSet::new();
     let mut next_request = begun;
     let mut last = Seen::Silence("it was never reached".to_owned());
@@ -93,10 +95,13 @@ struct Patience<'a> {
     ceiling: Instant,
     next_glance: Instant,
     print: [Option<(u64, i64, i64)>; 2],
+    strain: &'a Strain,
+    waited: Duration,
+    looked: Instant,
 }
 
 impl<'a> Patience<'a> {
-    fn new(spec: &'a ProbeSpec, begun: Instant) -> Self {
+    fn new(spec: &'a ProbeSpec, strain: &'a Strain, begun: Instant) -> Self {
         let usual = Duration::from_millis(spec.start_deadline_ms);
         let ceiling = begun + Duration::from_millis(spec.start_ceiling_ms).max(usual);
         let base_dir = &spec.base_dir;
@@ -107,12 +112,20 @@ impl<'a> Patience<'a> {
             ceiling,
             next_glance: begun + GLANCE.min(usual),
             print: fingerprint(base_dir),
+            strain,
+            waited: strain.kept_waiting(),
+            looked: begun,
         }
     }
 
-    /// Looks at the database; a change gives half of the usual time from now, if that is more than what is left.
+    /// Looks at the database; a change gives half of the usual time from now, if that is more than what is left. And what the host has
+    /// kept from the server since the last look is given back to it.
     fn glance(&mut self) {
         let now = Instant::now();
+        let waited = self.strain.kept_waiting();
+        let kept = waited.saturating_sub(self.waited).min(now - self.looked);
+        self.deadline = (self.deadline + kept).min(self.ceiling);
+        (self.waited, self.looked) = (waited, now);
         self.next_glance = (now + GLANCE).min(self.deadline.max(now + Duration::from_millis(10)));
         let print = fingerprint(self.base_dir);
         if print != self.print {

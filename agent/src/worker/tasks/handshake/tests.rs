@@ -47,6 +47,7 @@ impl User {
             request_timeout_ms: 300,
             start_deadline_ms: 600,
             start_ceiling_ms: 1500,
+            control_group: None,
         };
         Self { dir, spec }
     }
@@ -273,6 +274,47 @@ fn a_database_that_visibly_changes_buys_time_up_to_the_ceiling() {
     });
     let report = user.probe();
     writer.join().unwrap();
+    assert!((1300..1900).contains(&report.ms), "{} ms", report.ms);
+}
+
+/// Has the host keep the server of `user` from running, from now on and for as long as `time`.
+fn overload(user: &mut User, time: Duration) -> std::thread::JoinHandle<()> {
+    user.spec.control_group = Some(user.dir.path().to_owned());
+    let file = user.dir.path().join("cpu.pressure");
+    std::fs::write(&file, "full total=0\n").unwrap();
+    std::thread::spawn(move || {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            // As the kernel does it: never half a line.
+            std::fs::write(file.with_extension("new"), format!("full total={}\n", begun.elapsed().as_micros())).unwrap();
+            std::fs::rename(file.with_extension("new"), &file).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    })
+}
+
+#[test]
+fn time_that_the_host_keeps_from_a_server_does_not_count() {
+    let gone = server(|_| None);
+    let mut user = User::of(&gone);
+    drop(gone);
+    // 600 ms are its own, and 600 more were kept from it.
+    let host = overload(&mut user, Duration::from_millis(600));
+    let report = user.probe();
+    host.join().unwrap();
+    assert!((1000..1500).contains(&report.ms), "{} ms", report.ms);
+}
+
+#[test]
+fn a_server_that_the_host_keeps_from_running_up_to_the_ceiling_condemns_nobody() {
+    let gone = server(|_| None);
+    let mut user = User::of(&gone);
+    drop(gone);
+    let host = overload(&mut user, Duration::from_millis(2000));
+    let report = user.probe();
+    host.join().unwrap();
+    let outcome = &report.first_problem().unwrap().outcome;
+    assert!(matches!(outcome, StepOutcome::Inconclusive { reason } if reason.contains("overloaded")), "{outcome:?}");
     assert!((1300..1900).contains(&report.ms), "{} ms", report.ms);
 }
 

@@ -66,6 +66,7 @@ fn inside(spec: &RehearseSpec, userdata: &Path) -> ProbeSpec {
     ProbeSpec {
         address: format!("127.0.0.1:{}", spec.port),
         dispatch: None,
+        control_group: handshake::own_group(),
         expect_environment_id: spec.probe.expect_environment_id.clone().or_else(identity),
         ..spec.probe.clone()
     }

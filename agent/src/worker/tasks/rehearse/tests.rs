@@ -68,6 +68,7 @@ impl Copy {
                 request_timeout_ms: 500,
                 start_deadline_ms: 5000,
                 start_ceiling_ms: 5000,
+                control_group: None,
             },
             port: self.server.address().port(),
             home: self.dir.path().to_owned(),
