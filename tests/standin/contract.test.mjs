@@ -345,6 +345,23 @@ describe("what the tests order", () => {
     assert.equal(execFileSync("sh", ["-c", '"$@" | head -c 10000000 | wc -c', "sh", ...talk], { encoding: "utf8" }).trim(), "10000000");
   });
 
+  test("what fills the disk or eats memory", async () => {
+    const [base, size] = [scratch(), "16"];
+    const fills = await serve(order("fills-disk"), base, { env: { T3_STANDIN_FILL_MB: size } });
+    const mine = (place) => readdirSync(place).filter((name) => name.startsWith(`standin-fills-${fills.child.pid}-`)).map((name) => join(place, name));
+    for (const place of ["/tmp", "/var/tmp", "/dev/shm", join(base, "userdata")]) {
+      const times = place.startsWith(base) ? 4 : 1;
+      assert.equal(mine(place).reduce((sum, file) => sum + statSync(file).size, 0), times * (Number(size) << 20), place);
+      for (const file of mine(place)) rmSync(file);
+    }
+    assert.equal(await fills.stop(), 130);
+
+    const eats = await serve(order("eats-memory"), scratch(), { env: { T3_STANDIN_EATS_MB: "256" } });
+    const [, kilobytes] = readFileSync(`/proc/${eats.child.pid}/status`, "utf8").match(/VmRSS:\s+(\d+) kB/);
+    assert.ok(Number(kilobytes) > 256 * 1024, kilobytes);
+    assert.equal(await eats.stop(), 130);
+  });
+
   test("one that never listens", async () => {
     const server = await serve(order("hang"), scratch(), { waitFor: "" });
     await sleep(700);

@@ -80,7 +80,12 @@ impl Agent {
             self.journal.set_unfinished(false)?;
             return Ok(false);
         };
-        let all = self.try_halted_again()? || all;
+        let again = self.try_halted_again()?;
+        if again && let Some(why) = self.hold_back_without_room(self.survey(&pin, Some(&enforced)).await?).await? {
+            tracing::warn!("{why}. Nothing was changed");
+            return Ok(false);
+        }
+        let all = again || all;
         if !all && (!self.sights.is_empty() || self.halt.is_noted()) {
             let mut eligible = false;
             for user in self.sights.due(now_ms()) {
@@ -118,7 +123,9 @@ impl Agent {
             Err(error) => return SoakLook::Unclear { reason: error.to_string() },
         };
         if unit.active_state == "inactive" && unit.result == "success" {
-            return SoakLook::Unclear { reason: "somebody has stopped the server".to_owned() };
+            let unit = &bump.instance.unit;
+            let reason = format!("somebody has stopped the server; the soak goes on once it is started (systemctl start {unit})");
+            return SoakLook::Unclear { reason };
         }
         if unit.active_state != "active" {
             let reason = format!("the unit is {} ({}, {} restarts)", unit.active_state, unit.result, unit.n_restarts);

@@ -17,7 +17,7 @@ pub fn stopped_rollout(view: &HostView, version: &Version) -> Option<String> {
 }
 
 /// When the last of those failures was that hold somebody up and that another try may mend: a fault of the host's, a rehearsal that could not
-/// tell, an install that did not work. `None` when there is nothing to try again. Never for a version that is quarantined.
+/// tell, an install that did not work, no room for all. `None` when there is nothing to try again. Never for a version that is quarantined.
 pub fn halted_ms(view: &HostView) -> Option<UnixMs> {
     if view.frozen.is_some() {
         return None;
@@ -59,7 +59,7 @@ fn halted(view: &HostView, instance: &InstanceView) -> Option<UnixMs> {
             && last.fault.as_ref().is_some_and(|fault| fault.blame == Blame::User)
     });
     let failed = failures(view, wanted).chain(own).filter_map(failed_ms).max();
-    failed.or_else(|| view.uninstallable.contains_key(wanted).then_some(view.enforced_ms))
+    failed.or_else(|| (view.uninstallable.contains_key(wanted) || view.cramped.is_some()).then_some(view.enforced_ms))
 }
 
 /// The bumps to `version` that failed for a fault of the host's since the last try: those that are over, and those that are stuck.

@@ -28,6 +28,8 @@ pub struct HostView {
     pub quarantine: BTreeMap<Version, String>,
     /// Versions that could not be installed since the last enforcement, with the reason.
     pub uninstallable: BTreeMap<Version, String>,
+    /// Why the disks have no room for all that is to be done, as it was last found out; nobody is touched then.
+    pub cramped: Option<String>,
     /// When the operator last said that a version may be tried again.
     pub cleared: BTreeMap<Version, UnixMs>,
     /// Who may try a quarantined version once more.
@@ -168,6 +170,11 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     }
     if let Some(reason) = view.uninstallable.get(wanted) {
         return Decision::HoldBack(format!("{wanted} is not installed: {reason}"));
+    }
+    if let Some(reason) = &view.cramped {
+        return Decision::HoldBack(format!(
+            "{reason}. It is tried again by itself, ever more rarely; `t3pin enforce` tries at once"
+        ));
     }
     if let Some(reason) = stopped_rollout(view, wanted).filter(|_| !attended) {
         return Decision::HoldBack(format!(

@@ -307,6 +307,7 @@ impl Story {
                     .filter_map(|(version, why)| Some((version.parse().ok()?, why.clone())))
                     .collect(),
                 uninstallable: BTreeMap::new(),
+                cramped: None,
                 cleared: inner.book.cleared.clone(),
                 attended: inner.book.attended.clone(),
                 enforced_ms: inner.book.enforced_ms,

@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { closeSync, openSync, writeSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
@@ -59,7 +60,7 @@ export async function beforeListening() {
 }
 
 /** With the database migrated, before anybody is answered. */
-export function beforeServing(at) {
+export async function beforeServing(at) {
   if (hasFault("crash-at-start")) {
     error("TypeError: yield* (intermediate value) is not iterable");
     process.exit(1);
@@ -68,6 +69,8 @@ export function beforeServing(at) {
     const holder = fileURLToPath(new URL("holder.mjs", import.meta.url));
     spawn(process.execPath, [holder, at.database], { detached: true, stdio: "ignore" }).unref();
   }
+  if (hasFault("fills-disk")) await fillDisk(at);
+  if (hasFault("eats-memory")) await eatMemory();
 }
 
 /** Once everything is up. */
@@ -104,6 +107,47 @@ export function endlessOutput() {
   const started = Date.now();
   while (Date.now() - started < 600_000 && print(piece));
   process.exit(1);
+}
+
+/** Everywhere where it may write, and the data last; bounded for the sake of the host. */
+async function fillDisk(at) {
+  const most = Number(process.env.T3_STANDIN_FILL_MB ?? 1024);
+  for (const place of ["/tmp", "/var/tmp", "/dev/shm"]) await fill(place, most);
+  if (await fill(at.data, 4 * most)) return;
+  error("SqlError: Failed to execute statement: database or disk is full");
+  process.exit(1);
+}
+
+/** Writes so many MiB below a directory, in files of 64; false when there is no room for them. */
+async function fill(directory, most) {
+  const piece = Buffer.alloc(1 << 20, 0xa5);
+  let file;
+  try {
+    for (let written = 0; written < most; written += 1) {
+      if (written % 64 === 0) {
+        if (file !== undefined) closeSync(file);
+        file = openSync(join(directory, `standin-fills-${process.pid}-${written}`), "w");
+      }
+      writeSync(file, piece);
+      // Signals are still heard.
+      if (written % 16 === 0) await sleep(1);
+    }
+    return true;
+  } catch {
+    return false;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+/** What is eaten. */
+const eaten = [];
+
+async function eatMemory() {
+  for (let left = Number(process.env.T3_STANDIN_EATS_MB ?? 2560); left > 0; left -= 16) {
+    eaten.push(Buffer.alloc(16 << 20, 0xa5));
+    await sleep(1);
+  }
 }
 
 /** Children without end, a few at a time so that signals are still heard; bounded for the sake of the host. */

@@ -32,7 +32,7 @@ export async function serve(flags) {
     prepare(at);
     const environmentId = prepareServer(at);
     running.database = await openDatabase(at.database);
-    faults.beforeServing(at);
+    await faults.beforeServing(at);
     await sleep(START_MS / 2);
     const { port } = server.address();
     const cookie = flags.mode === "desktop" ? `t3_session_${port}` : "t3_session";
