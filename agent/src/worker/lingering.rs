@@ -1,8 +1,9 @@
 //! Workers that were killed and do not end.
 //!
 //! What waits in the kernel for a file system that never answers cannot be killed (FUSE, once its server has taken the request; a dead
-//! file server), and any user may mount such a one in place of their data. So nobody waits for the end of a worker without
-//! measure, and while one of a user's is left, no more are started for that user.
+//! file server), and any user may mount such a one in place of their data; and what a debugger of theirs holds is not gone before the
+//! debugger lets go. So nobody waits for the end of a worker without measure, and while one of a user's is left, no more are started for
+//! that user.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -48,7 +48,8 @@ pub enum WorkerError {
     /// Earlier children were ended and are still there: nothing can end what waits for a file system.
     #[error(
         "a worker for {user} that was ended is still there: it waits for a file system that does not answer (a mount below the home? \
-         a file server?); it is gone once that answers or is unmounted (umount -f -l), and until then nothing can be done with {user}'s data"
+         a file server?), or a debugger of {user}'s holds it; until that answers, is unmounted (umount -f -l) or is ended, nothing can be done \
+         with {user}'s data"
     )]
     Lingers {
         /// For whom.

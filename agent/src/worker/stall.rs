@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
 /// Nobody debugs a worker for so long.
-const STOPPED: Duration = Duration::from_secs(8);
+const STOPPED: Duration = Duration::from_secs(4);
 
 /// Resolves with what is wrong once the process `pid` was stopped by somebody, or has used no processor time for `idle` (`None`: it may wait
 /// for others). Never for a process that is not there: that it ended is seen elsewhere.
