@@ -5,12 +5,17 @@
   attacker.py undo            takes it away again
   attacker.py race NAME       exchanges a part of the state and a hostile thing without end, in the background
   attacker.py thief NAME PORT takes a port as soon as it is free and lies on it, in the background
-  attacker.py crowd           more processes than anybody needs, in the background
+  attacker.py crowd           more processes than anybody needs that hold the database, in the background
+  attacker.py thousands       more processes than anybody needs, in the background
+  attacker.py namespaces      a process in name spaces of its own, in the background
   attacker.py stop            ends what runs in the background
   attacker.py socket NAME     attacks the agent's socket; prints "escape ..." when something was let through
   attacker.py list KIND       the names
 """
-import ctypes, json, os, shutil, signal, socket, sqlite3, struct, subprocess, sys, time
+import ctypes, json, os, shutil, signal, socket, sqlite3, subprocess, sys, time
+
+from lies import LIES, steal
+from sockets import SOCKETS
 
 HOME = os.path.expanduser("~")
 T3 = f"{HOME}/.t3"
@@ -19,7 +24,6 @@ ASIDE = f"{HOME}/aside"
 PIDS = f"{HOME}/attack.pids"
 CANARY = "/root/canary"
 OTHER = "/home/bob/.t3"
-SOCKET = "/run/t3pin/t3pin.sock"
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -173,6 +177,22 @@ FILES = {
     ),
 }
 
+# What a login shell, npm or node would read. Each notes who ran it and with what, and then has no end.
+NOISE = f"""id -u >>{HOME}/ran-as; env >>{HOME}/ran-with
+(setsid sleep 300 &) ; trap '' TERM HUP
+while :; do printf '{{"credential":"AAAA","id":"x"}}\\n\\033[2J' 2>/dev/null || exit; done
+"""
+FILES["dotfiles-that-talk-without-end"] = lambda: [
+    write(f"{HOME}/{name}", NOISE) for name in (".profile", ".bash_profile", ".bash_login", ".bashrc", ".zshenv", ".bash_logout", ".envrc")
+] + [
+    os.makedirs(instead(f"{HOME}/.config/environment.d")),
+    write(f"{HOME}/.config/environment.d/evil.conf", f"BASH_ENV={HOME}/.profile\nENV={HOME}/.profile\nNODE_OPTIONS=--require={HOME}/evil.js\nLD_PRELOAD={HOME}/evil.so\n"),
+    write(f"{HOME}/evil.js", f"require('fs').appendFileSync('{HOME}/ran-as', process.getuid() + '\\n'); for (;;) console.log('{{}}')"),
+    write(f"{HOME}/.npmrc", f"script-shell={HOME}/.profile\nnode-options=--require={HOME}/evil.js\ncafile=/root/canary\n"),
+    write(f"{HOME}/.node_repl_history", "x"),
+    os.makedirs(instead(f"{HOME}/.node_modules")),
+]
+
 
 def undo():
     os.chmod(HOME, 0o755)
@@ -247,17 +267,40 @@ def race_work():
             pass
 
 
+def worth(base):
+    """How much work lies in a base directory, and of how old a version."""
+    try:
+        db = sqlite3.connect(f"file:{base}/userdata/state.sqlite?mode=ro", uri=True)
+        return (db.execute("SELECT count(*) FROM projection_turns").fetchone()[0], -db.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0])
+    except sqlite3.Error:
+        return (-1, 0)
+
+
+def race_twin():
+    """Two directories of the user's own, each with all there is: which one t3pin meets is chance."""
+    if not os.path.exists(f"{T3}.twin"):
+        subprocess.run(["cp", "-a", T3, f"{T3}.twin"])
+    exchange(T3, f"{T3}.twin")
+
+
 RACES = {
+    "base-and-another-directory": race_twin,
     "userdata-and-a-link-to-roots-home": lambda: race(DATA, "/root"),
     "userdata-and-a-link-to-anothers": lambda: race(DATA, f"{OTHER}/userdata"),
     "base-and-a-link-to-anothers": lambda: race(T3, OTHER),
     "database-and-a-link-to-the-canary": lambda: race(DB, CANARY),
     "work-copies-are-stolen-as-they-are-made": race_work,
+    "exports-and-a-link-to-roots-home": lambda: race(os.makedirs(f"{HOME}/out", exist_ok=True) or f"{HOME}/out", "/root"),
 }
 
 
 def unrace():
-    for path in (DATA, T3, DB):
+    if os.path.isdir(f"{T3}.twin"):
+        # What came back came into one of the two; the user keeps that one.
+        if worth(f"{T3}.twin") > worth(T3):
+            libc.renameat2(-100, T3.encode(), -100, f"{T3}.twin".encode(), 2)
+        subprocess.run(["rm", "-rf", f"{T3}.twin"])
+    for path in (DATA, T3, DB, f"{HOME}/out"):
         trap = f"{path}.trap"
         if os.path.islink(path) and os.path.lexists(trap):
             libc.renameat2(-100, path.encode(), -100, trap.encode(), 2)
@@ -266,57 +309,26 @@ def unrace():
     subprocess.run(f"chmod -R u+rwx {HOME}/stolen-* 2>/dev/null; rm -rf {HOME}/stolen-*; find {T3}/.t3pin -type l -delete 2>/dev/null", shell=True)
 
 
-def steal(port, lie):
-    while True:
-        server = socket.socket()
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind(("127.0.0.1", port))
-            server.listen(64)
-        except OSError:
-            server.close()
-            continue
-        break
-    open(f"{HOME}/stolen-port", "w").close()
-    while True:
-        client, _ = server.accept()
+def namespaces():
+    """In name spaces of the user's own something else lies over the data, a process there holds the real one, and pids are others."""
+    script = f"""
+        exec 9<>{DB}
+        mount --bind {OTHER} {T3} 2>/dev/null; mount --bind / {DATA} || mount -t tmpfs none {T3}
+        exec 8<>/proc/1/root/root/canary; ls /proc/1/root/root >{HOME}/seen-as-root; cat /root/canary >{HOME}/seen-as-root
+        mount -t overlay o -o lowerdir=/root,upperdir={HOME}/up,workdir={HOME}/work /mnt
+        exec sleep 600"""
+    subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "bash", "-c", script])
+
+
+def thousands():
+    for _ in range(1500):
         if os.fork() == 0:
             try:
-                client.recv(65536)
-                lie(client)
+                ctypes.CDLL(None).prctl(15, b"t3 serve", 0, 0, 0)
+                libc.inotify_init1(0)
             finally:
-                os._exit(0)
-        client.close()
-
-
-def drip(client):
-    while True:
-        client.send(b"H")
-        time.sleep(0.2)
-
-
-def flood(client):
-    client.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"serverVersion\":\"")
-    while True:
-        client.sendall(b"9" * 65536)
-
-
-def headers(client):
-    client.sendall(b"HTTP/1.1 200 OK\r\n")
-    while True:
-        client.sendall(b"x-" + b"y" * 1000 + b": z\r\n")
-
-
-def redirect(client):
-    client.sendall(b"HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1:3774/.well-known/t3/environment\r\ncontent-length: 0\r\n\r\n")
-
-
-def nested(client):
-    body = b"[" * 60000
-    client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-
-
-LIES = {"drips": drip, "floods": flood, "endless-headers": headers, "redirects": redirect, "nests": nested}
+                signal.pause()
+    signal.pause()
 
 
 def crowd():
@@ -331,117 +343,7 @@ def crowd():
     time.sleep(600)
 
 
-# --- the socket --------------------------------------------------------------------------------------------------------------
-
-def talk(raw, wait=20.0):
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(wait)
-    client.connect(SOCKET)
-    try:
-        client.sendall(raw)
-        said = b""
-        while chunk := client.recv(65536):
-            said += chunk
-    except OSError:
-        said = b""
-    client.close()
-    return said
-
-
-def ask(method, path, body="", extra=""):
-    return talk(f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{extra}content-length: {len(body)}\r\n\r\n{body}".encode())
-
-
-def code(said):
-    return said.split(b" ", 2)[1].decode() if said.startswith(b"HTTP/1.1 ") else "none"
-
-
-CHANGES = {
-    "enforce": "", "rollback": '{"user":"bob"}', "rollback-all": "{}", "enroll": '{"user":"bob"}', "unenroll": '{"user":"bob"}',
-    "freeze": "{}", "thaw": "", "quarantine/clear": '{"version":"0.0.25"}', "now": '{"user":"bob","force":true}',
-    "defer": '{"user":"bob","until_ms":99999999999999}',
-}
-LIKE_ROOT = "x-uid: 0\r\nx-forwarded-user: root\r\nauthorization: Basic cm9vdDo=\r\ncookie: uid=0\r\n"
-
-
-def refused(said, what):
-    if code(said).startswith("2"):
-        print(f"escape {what}: {said[:200]!r}")
-
-
-def change(name):
-    path = name.removesuffix("-all")
-    refused(ask("POST", f"/v1/{path}", CHANGES[name], LIKE_ROOT), name)
-
-
-def smuggle():
-    inner = "POST /v1/freeze HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
-    said = ask("GET", "/v1/status", inner, "transfer-encoding: chunked\r\n")
-    if b'"done":true' in said:
-        print("escape smuggled a change")
-
-
-def paths():
-    for path in ("/v1/instances/..%2f..%2fetc%2fpasswd", "/v1/instances/bob", "/v1/explain/bob", "/v1/explain/b000001", "/v1/runs/1",
-                 "/v1/../../root/canary", "/v1/snapshots/bob", "/v1/instances/bob%00alice", "//v1//status", "/v1/history?user=bob"):
-        said = ask("GET", path)
-        if b"canary" in said.lower() and b"there is nothing" not in said or (b'"user":"bob"' in said):
-            print(f"escape {path}: {said[:300]!r}")
-
-
-def open_many():
-    clients = []
-    for _ in range(1000):
-        try:
-            client = socket.socket(socket.AF_UNIX)
-            client.setblocking(False)
-            client.connect(SOCKET)
-            client.send(b"GET /v1/sta")
-            clients.append(client)
-        except OSError:
-            pass
-    time.sleep(3)
-
-
-def drip_request():
-    client = socket.socket(socket.AF_UNIX)
-    client.connect(SOCKET)
-    client.settimeout(1)
-    until = time.monotonic() + 30
-    try:
-        for byte in b"GET /v1/status HTTP/1.1\r\nx: " + b"y" * 10000:
-            client.send(bytes([byte]))
-            time.sleep(0.05)
-            if time.monotonic() > until:
-                print("escape a request was dripped for 30 s")
-                return
-    except OSError:
-        pass
-
-
-SOCKETS = {
-    **{f"change-{name}": (lambda name=name: change(name)) for name in CHANGES},
-    "paths-of-others": paths,
-    "smuggled-request": smuggle,
-    "endless-headers": lambda: talk(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200000),
-    "endless-line": lambda: talk(b"GET /" + b"a" * 5000000),
-    "oversized-json": lambda: refused(ask("POST", "/v1/defer", '{"reason":"' + "x" * 5000000 + '"}'), "oversized"),
-    "nested-json": lambda: refused(ask("POST", "/v1/defer", "[" * 60000), "nested"),
-    "length-that-lies": lambda: talk(b"POST /v1/defer HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n{}"),
-    "binary": lambda: talk(os.urandom(100000)),
-    "a-thousand-clients": open_many,
-    "a-dripping-client": drip_request,
-    "the-workers-socket": lambda: print("escape the workers' socket") if socket.socket(socket.AF_UNIX).connect_ex("/run/t3pin/workers.sock") == 0 else None,
-    "an-agent-of-ones-own": lambda: print("escape an agent") if subprocess.run(["t3pin", "agent"], capture_output=True, timeout=20).returncode == 0 else None,
-    "a-recovery-of-ones-own": lambda: print("escape recover") if subprocess.run(["t3pin", "recover"], capture_output=True, timeout=20).returncode == 0 else None,
-    "a-worker-of-ones-own-on-anothers-data": lambda: print("escape worker") if b"live-copy" in subprocess.run(
-        ["t3pin", "worker"], capture_output=True, timeout=20,
-        input=json.dumps({"protocol": 1, "message": {"task": "copy-live", "userdata": f"{OTHER}/userdata", "dest": f"{HOME}/x/y"}}).encode(),
-    ).stdout else None,
-    "environment-of-ones-own": lambda: print("escape environment") if subprocess.run(
-        ["t3pin", "freeze"], capture_output=True, timeout=20, env={"T3PIN_WORKERS": "/tmp/x", "PATH": os.environ["PATH"], "USER": "root", "LOGNAME": "root", "HOME": "/root"},
-    ).returncode == 0 else None,
-}
+CROWDS = {"crowd": crowd, "namespaces": namespaces, "thousands": thousands}
 
 
 def main():
@@ -456,8 +358,8 @@ def main():
         background(RACES[rest[0]])
     elif what == "thief":
         background(lambda: steal(int(rest[1]), LIES[rest[0]]))
-    elif what == "crowd":
-        background(crowd)
+    elif what in CROWDS:
+        background(CROWDS[what])
     elif what == "stop":
         stop()
         unrace()

@@ -2,9 +2,12 @@
 //! hangs, and the agent lives on. `attacker.py` has the attacks; its last line here is what `tests/run hostile` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod claws;
 #[allow(dead_code, unused_imports)]
 #[path = "../e2e/common/mod.rs"]
 mod common;
+mod hangs;
+mod orders;
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -13,7 +16,11 @@ use common::{GOOD, OLD, Site};
 use t3pin_tests::Output;
 
 const ATTACKER: &str = include_str!("attacker.py");
+const SOCKETS: &str = include_str!("sockets.py");
+const LIES: &str = include_str!("lies.py");
 const WATCHER: &str = include_str!("canary.py");
+const HANG: &str = include_str!("hang.py");
+const CLAWS: &str = include_str!("claws.py");
 /// Stands in root's file and in a secret of bob's, and may turn up nowhere else.
 const MARK: &str = "canary-7f3a91c2";
 /// The longest that anything may take that an attack has a hand in, seconds.
@@ -34,10 +41,14 @@ struct Suite {
 
 impl Suite {
     fn begin() -> Self {
-        let site = Site::with(&["alice", "bob"]);
+        let site = Site::with(&["alice", "bob", "carol"]);
         site.settings(SETTINGS);
         site.write("/opt/attacker.py", ATTACKER);
+        site.write("/opt/sockets.py", SOCKETS);
+        site.write("/opt/lies.py", LIES);
         site.write("/opt/canary.py", WATCHER);
+        site.write("/opt/hang.py", HANG);
+        site.write("/opt/claws.py", CLAWS);
         site.write("/root/canary", &format!("{MARK} of root's\n"));
         site.ok(&format!(
             "chmod 600 /root/canary; chmod 700 /home/bob
@@ -74,7 +85,7 @@ impl Suite {
     fn fingerprint(&self) -> String {
         self.site.ok(
             "cd /home/bob && find .t3 -path .t3/userdata/logs -prune -o -type f ! -name '*.sqlite-shm' -printf '%p %i %m %u ' -exec sh -c 'sha256sum <\"$1\"' - {} \\; | sort
-             find /root /etc /usr/bin /usr/lib/systemd ! -path /root/canary.log ! -path '/etc/t3pin*' -printf '%p %m %u %s %y\\n' 2>/dev/null | sort | sha256sum
+             find /root /etc /usr/bin /usr/lib/systemd ! -path /root/canary.log ! -path '/etc/t3pin*' -printf '%p %m %u %s %y\\n' 2>/dev/null | sort
              readlink /var/lib/t3pin/bindings/bob; systemctl show -P InvocationID t3pin.service t3-serve@bob.service",
         )
     }
@@ -120,7 +131,7 @@ impl Suite {
         }
         let now = self.fingerprint();
         if now != self.before {
-            writeln!(found, "something of root's or bob's changed:\n{}\n---\n{now}", self.before).unwrap();
+            writeln!(found, "something of root's or bob's changed:\n{}", difference(&self.before, &now)).unwrap();
             self.before = now;
         }
         if !found.is_empty() {
@@ -152,6 +163,15 @@ impl Suite {
     fn names(&self, kind: &str) -> Vec<String> {
         self.site.ok(&format!("python3 /opt/attacker.py list {kind}")).lines().map(str::to_owned).collect()
     }
+}
+
+/// The lines that two texts do not share.
+fn difference(before: &str, after: &str) -> String {
+    let only = |mark: &str, one: &str, other: &str| {
+        let lines = one.lines().filter(|line| !other.lines().any(|same| same == *line));
+        lines.fold(String::new(), |all, line| all + mark + line + "\n")
+    };
+    only("- ", before, after) + &only("+ ", after, before)
 }
 
 /// Whether an attack is to be tried: all of them, or those that contain one of the words in T3PIN_ATTACKS, for whoever looks into one.
@@ -220,6 +240,15 @@ fn hostile_users_get_nowhere() {
         all
     });
     suite.calm();
+    for crowd in ["namespaces", "thousands"] {
+        suite.attack(&format!("crowd of {crowd}"), |site| {
+            site.alice(crowd);
+            let mut all = site.provoke();
+            all.push(site.sh("cat /home/alice/seen-as-root 2>/dev/null | sed 's/^/escape seen in a name space: /'"));
+            all
+        });
+        suite.calm();
+    }
     suite.attack("base is a mount of its own", |site| {
         site.ok("mount --bind /home/alice/.t3 /home/alice/.t3");
         let all = site.provoke();
@@ -240,6 +269,9 @@ fn hostile_users_get_nowhere() {
         all
     });
     suite.calm();
+    claws::all(&mut suite);
+    orders::all(&mut suite);
+    hangs::all(&mut suite);
     println!("hostile: {} attacks, {} escapes, {} hangs", suite.attacks, suite.escapes.len(), suite.hangs.len());
     assert!(suite.escapes.is_empty() && suite.hangs.is_empty(), "{:?} {:?}", suite.escapes, suite.hangs);
 }

@@ -212,13 +212,10 @@ impl Sights {
 }
 
 impl Watch {
-    /// How an instance is right now. Its home may be on a file server: on a thread that may wait.
+    /// How an instance is right now.
     pub async fn of(place: Place, control_group: &str) -> Self {
-        let control_group = control_group.to_owned();
-        let (whose, group) = (place.clone(), control_group.clone());
-        let looking = tokio::task::spawn_blocking(move || (state::stamp(&whose).ok(), sweep::group(&group)));
-        let (stamp, group) = looking.await.unwrap_or_default();
-        Self { place, control_group, stamp, group, terminals: false }
+        let (stamp, group) = (state::stamp_soon(&place).await.ok(), sweep::group(control_group));
+        Self { place, control_group: control_group.to_owned(), stamp, group, terminals: false }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Watching those who wait, between two looks: every `poll` a few system calls for each, and no process is started.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -18,27 +19,29 @@ const LATE: Duration = Duration::from_secs(10);
 /// Watches until the process ends; rests while nobody waits.
 pub async fn sweep(agent: Arc<Agent>) {
     loop {
-        let watched = agent.sights.watched();
+        let mut watched = agent.sights.watched();
         if watched.is_empty() {
             agent.sights.begun().await;
             continue;
         }
         tokio::time::sleep(agent.settings().poll).await;
+        watched.retain(|(user, _)| !state::hangs(user));
+        let (users, at) = (watched.iter().map(|(user, _)| user.clone()).collect::<Vec<_>>(), Arc::new(AtomicUsize::new(0)));
+        let reached = Arc::clone(&at);
         let mut sweeping = tokio::task::spawn_blocking(move || {
-            watched
-                .into_iter()
-                .map(|(user, watch)| {
-                    let found = look(&watch);
-                    (user, watch, found)
-                })
-                .collect::<Vec<(UserName, Watch, Found)>>()
+            let looked = watched.into_iter().enumerate().map(|(place, (user, watch))| {
+                reached.store(place, Ordering::Relaxed);
+                let found = look(&watch);
+                (user, watch, found)
+            });
+            looked.collect::<Vec<(UserName, Watch, Found)>>()
         });
-        let swept = match tokio::time::timeout(LATE, &mut sweeping).await {
-            Ok(swept) => swept,
-            Err(_) => {
-                tracing::warn!("a home does not answer: whether deferred users are idle cannot be watched until it does");
-                sweeping.await
+        let Ok(swept) = tokio::time::timeout(LATE, &mut sweeping).await else {
+            if let Some(user) = users.get(at.load(Ordering::Relaxed)) {
+                tracing::warn!(T3PIN_USER = %user, "{user}'s home does not answer: whether {user} is idle cannot be watched until it does");
+                state::leave(user, async move { drop(sweeping.await) });
             }
+            continue;
         };
         let now = now_ms();
         for (user, watch, found) in swept.unwrap_or_default() {

@@ -18,6 +18,7 @@ mod hold;
 mod holders;
 mod inventory;
 mod overview;
+mod patience;
 mod preflight;
 mod reach;
 mod restore;
@@ -41,17 +42,23 @@ use std::time::Duration;
 
 pub use inventory::{CustodySeen, Whereabouts};
 
+use futures_util::stream::{self, StreamExt};
+
 use self::archive::shelf::Shelf;
+use self::patience::{CHANGE, LOOK, at_home};
 use crate::domain::{BumpId, KeptId, Place, Salvage, SeedReport, Snapshot, SnapshotId, StrayServer, UnixMs, UserName, Version};
 use crate::worker::files::{Deadline, FileError, is_full};
 use crate::worker::{self, Answer, LiveCopyReport, Task, TaskErrorKind, WorkerError};
 
-pub use stir::{Stamp, stamp};
+pub use patience::{hangs, leave};
+pub use stir::{Stamp, stamp, stamp_soon};
 
 /// Removing work copies takes no longer than this, however many files a candidate left in them.
 const DISCARD: Duration = Duration::from_secs(120);
 /// A few renames and syncs.
 const SWITCH: Duration = Duration::from_secs(60);
+/// That many homes are looked at together.
+const AT_ONCE: usize = 8;
 /// Re-reading or copying a snapshot of some GB from a slow disk.
 const REREAD: Duration = Duration::from_secs(1800);
 
@@ -115,6 +122,17 @@ pub enum StateError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// What holds a user's home does not answer.
+    #[error(
+        "{home} does not answer (a mount below it? a file server?): what was asked there goes on when it does, and until then nothing can be \
+         done with {user}'s data"
+    )]
+    Hangs {
+        /// Which home.
+        home: PathBuf,
+        /// Whose.
+        user: UserName,
+    },
     /// The worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -173,15 +191,21 @@ impl Vault {
     /// be made on the same file system, there is room for work copies and salvage there and for the snapshot here.
     /// Changes nothing. No data yet (fresh user) is fine.
     pub async fn preflight(&self, place: &Place) -> Result<Preflight, StateError> {
-        let (vault, place) = (self.clone(), place.clone());
-        blocking(move || preflight::preflight(&vault, &place)).await
+        let (vault, whose) = (self.clone(), place.clone());
+        at_home(place, LOOK, move || preflight::preflight(&vault, &whose)).await
     }
 
     /// Whether there is room for bumps of all of these, before the first begins: copies and originals lie side by side until a bump
     /// is settled, and then its snapshot stays. [`StateError::NoSpace`] names the file system that is too small. Changes nothing.
     pub async fn preflight_all(&self, places: Vec<Place>) -> Result<(), StateError> {
-        let vault = self.clone();
-        blocking(move || preflight::preflight_all(&vault, &places)).await
+        // Whose data cannot be looked at is refused when it is their turn, and takes no room.
+        let look = async |place: Place| {
+            let (vault, whose) = (self.clone(), place.clone());
+            at_home(&place, LOOK, move || preflight::rooms(&vault, &whose)).await
+        };
+        let looks: Vec<_> = places.into_iter().map(look).collect();
+        let rooms: Vec<_> = stream::iter(looks).buffered(AT_ONCE).collect().await;
+        preflight::refuse_short(&rooms.into_iter().flatten().flatten().collect::<Vec<_>>())
     }
 
     /// The live copy for the rehearsal; returns the home directory to bind into the sandbox, in which `.t3/userdata/` is
@@ -245,13 +269,13 @@ impl Vault {
     /// group `server` (empty when it does not run).
     pub async fn refuse_held(&self, place: &Place, server: &str) -> Result<(), StateError> {
         let (whose, server, ours) = (place.clone(), server.to_owned(), self.seeding.pids());
-        blocking(move || secure::refuse_held(&whose, &server, &ours)).await
+        at_home(place, LOOK, move || secure::refuse_held(&whose, &server, &ours)).await
     }
 
     /// Servers on the database that do not belong to the control group `server` (empty when the user's unit does not run).
     pub async fn stray_servers(&self, place: &Place, server: &str) -> Result<Vec<StrayServer>, StateError> {
         let (whose, server, ours) = (place.clone(), server.to_owned(), self.seeding.pids());
-        blocking(move || match reach::userdata(&whose)? {
+        at_home(place, LOOK, move || match reach::userdata(&whose)? {
             Some(userdata) => strays::servers(&userdata, whose.account.uid, &server, &ours),
             None => Ok(vec![]),
         })
@@ -263,7 +287,7 @@ impl Vault {
     /// the server is stopped.
     pub async fn seed(&self, place: &Place, bump: BumpId, deadline: Duration) -> Result<Option<String>, StateError> {
         let (vault, whose) = (self.clone(), place.clone());
-        blocking(move || secure::prepare(&vault, &whose, bump)).await?;
+        at_home(place, CHANGE, move || secure::prepare(&vault, &whose, bump)).await?;
         self.seeding.begin(place, bump, deadline).await
     }
 
@@ -289,7 +313,7 @@ impl Vault {
         let until = Deadline::after(deadline);
         let (vault, whose) = (self.clone(), place.clone());
         // The lock goes into every part of the work and stays until the last of them ends, even when this future is dropped.
-        let (lock, done) = blocking(move || {
+        let (lock, done) = at_home(place, CHANGE, move || {
             let lock = vault.lock(&whose.account.user)?;
             let done = secure::resume(&vault, &whose, bump)?;
             Ok((lock, done))
@@ -303,7 +327,7 @@ impl Vault {
             None => {
                 // Copying all of it takes its time: not when somebody is in the way anyway.
                 let whose = place.clone();
-                blocking(move || secure::refuse_held(&whose, "", &[])).await?;
+                at_home(place, LOOK, move || secure::refuse_held(&whose, "", &[])).await?;
                 let task = Task::Seed { userdata: place.userdata(), dest: seed_dir(place, bump) };
                 match worker::run(&place.account, &task, until.left()).await? {
                     Answer::Seed(seed) => seed,
@@ -312,7 +336,7 @@ impl Vault {
             }
         };
         let (vault, whose, version) = (self.clone(), place.clone(), version.clone());
-        blocking(move || {
+        at_home(place, CHANGE, move || {
             let _lock = lock;
             secure::begin(&vault, &whose, bump, &version, now_ms, seed)
         })
@@ -322,10 +346,10 @@ impl Vault {
     /// Refuses while not every original is in custody for `bump`: what lies in place may be the original, on which the new version
     /// must not be started.
     pub async fn refuse_unsecured(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
-        let (vault, place) = (self.clone(), place.clone());
-        blocking(move || {
-            let _lock = vault.lock(&place.account.user)?;
-            switch::refuse_unsecured(&vault, &place, bump).map(drop)
+        let (vault, whose) = (self.clone(), place.clone());
+        at_home(place, CHANGE, move || {
+            let _lock = vault.lock(&whose.account.user)?;
+            switch::refuse_unsecured(&vault, &whose, bump).map(drop)
         })
         .await
     }
@@ -334,7 +358,7 @@ impl Vault {
     /// afterwards something of the copy is missing.
     pub async fn switch_in(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
         let (vault, whose) = (self.clone(), place.clone());
-        let lock = blocking(move || {
+        let lock = at_home(place, CHANGE, move || {
             let lock = vault.lock(&whose.account.user)?;
             switch::refuse_unsecured(&vault, &whose, bump)?;
             Ok(lock)
@@ -343,7 +367,7 @@ impl Vault {
         let task = Task::SwitchIn { seed: seed_dir(place, bump), userdata: place.userdata() };
         let Answer::Done = worker::run(&place.account, &task, SWITCH).await? else { return Err(nonsense(place)) };
         let (vault, whose) = (self.clone(), place.clone());
-        blocking(move || {
+        at_home(place, CHANGE, move || {
             let _lock = lock;
             switch::check_switched(&vault, &whose, bump)
         })
@@ -354,10 +378,17 @@ impl Vault {
     /// ran) it is removed, unless it was written to after all. From any half-way point of [`Vault::secure`] and
     /// [`Vault::switch_in`]; repeating it is fine; without custody it does nothing. Returns what was set aside.
     pub async fn restore(&self, place: &Place, bump: BumpId, keep_salvage: bool) -> Result<Option<Salvage>, StateError> {
-        let (vault, place) = (self.clone(), place.clone());
-        blocking(move || {
-            let _lock = vault.lock(&place.account.user)?;
-            restore::restore(&vault, &place, bump, keep_salvage)
+        let (vault, whose) = (self.clone(), place.clone());
+        // Where only the archive has it, it takes as long as reading it.
+        let (of, place_of) = (self.clone(), place.clone());
+        let fetched = at_home(place, REREAD, move || {
+            let _lock = of.lock(&place_of.account.user)?;
+            restore::fetch(&of, &place_of, bump)
+        })
+        .await?;
+        at_home(place, CHANGE, move || {
+            let _lock = vault.lock(&whose.account.user)?;
+            restore::restore(&vault, &whose, bump, keep_salvage || fetched)
         })
         .await
     }
@@ -365,10 +396,10 @@ impl Vault {
     /// Removes the copies that never ran and made room for the original: once the old version is started, because removing
     /// large files takes its time.
     pub async fn clear_away(&self, place: &Place, bump: BumpId) -> Result<(), StateError> {
-        let (vault, place) = (self.clone(), place.clone());
-        blocking(move || {
-            let _lock = vault.lock(&place.account.user)?;
-            restore::clear_away(&vault, &place, bump)
+        let (vault, whose) = (self.clone(), place.clone());
+        at_home(place, REREAD, move || {
+            let _lock = vault.lock(&whose.account.user)?;
+            restore::clear_away(&vault, &whose, bump)
         })
         .await
     }

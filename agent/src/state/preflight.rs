@@ -16,7 +16,7 @@ const COPIES_FOR_NOW: u64 = 2;
 
 /// Room that one user's bump takes on one file system, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Room {
+pub struct Room {
     dev: u64,
     shown: PathBuf,
     free: u64,
@@ -33,16 +33,14 @@ pub fn preflight(vault: &Vault, place: &Place) -> Result<Preflight, StateError> 
     Ok(found)
 }
 
-/// See [`Vault::preflight_all`].
-pub fn preflight_all(vault: &Vault, places: &[Place]) -> Result<(), StateError> {
-    // Whose data cannot be looked at is refused when it is their turn, and takes no room.
-    let rooms: Vec<Room> = places.iter().filter_map(|place| look(vault, place).ok()).flat_map(|(_, rooms)| rooms).collect();
-    refuse_short(&rooms)
+/// See [`Vault::preflight_all`]: what one user's bump takes.
+pub fn rooms(vault: &Vault, place: &Place) -> Result<Vec<Room>, StateError> {
+    look(vault, place).map(|(_, rooms)| rooms)
 }
 
 /// [`StateError::NoSpace`] unless all file systems have room for what lasts of everybody's, and for what passes of the one who takes
 /// most: turns are taken one after the other. As if nothing could be cloned, compressed or shared.
-fn refuse_short(rooms: &[Room]) -> Result<(), StateError> {
+pub fn refuse_short(rooms: &[Room]) -> Result<(), StateError> {
     for first in rooms {
         let there = || rooms.iter().filter(|room| room.dev == first.dev);
         let lasting = there().fold(SLACK, |sum, room| sum.saturating_add(room.lasting));
@@ -64,6 +62,7 @@ fn look(vault: &Vault, place: &Place) -> Result<(Preflight, Vec<Room>), StateErr
         let below = custody.as_ref().map(|dir| dir.dir_if_there(name)).transpose()?.flatten();
         custody = below.map(private).transpose()?;
     }
+    reach::refuse_odd_work(place)?;
     let (mut working, mut attached) = (0, 0);
     if let Some(userdata) = reach::userdata(place)? {
         let names: Vec<&str> = STATE_ENTRIES.into_iter().filter(|name| *name != ATTACHMENTS).collect();

@@ -30,6 +30,12 @@ pub fn userdata_made(place: &Place) -> Result<Dir, StateError> {
     Ok(made)
 }
 
+/// Refuses a place for work copies that is a link, no directory, or a mount point: a worker that goes there might never come back.
+pub fn refuse_odd_work(place: &Place) -> Result<(), StateError> {
+    let (home, below) = home(place)?;
+    Ok(home.beneath(&below.join(".t3pin")).map(drop)?)
+}
+
 /// The deepest directory of home, base directory and `userdata/` that exists: what its file system is, `userdata/` will be on.
 pub fn deepest(place: &Place) -> Result<Dir, StateError> {
     let (home, below) = home(place)?;

@@ -10,27 +10,27 @@ use crate::worker::files::{Deadline, Dir, survey};
 
 const DATABASE: &str = "state.sqlite";
 
+/// Makes custody's originals from the archive, where only that has them: what takes long of [`restore`]. Says whether it did: then the new
+/// version has run, and what it wrote is kept.
+pub fn fetch(vault: &Vault, place: &Place, bump: BumpId) -> Result<bool, StateError> {
+    let archived = match Custody::find(vault, place, bump)? {
+        Some((_, manifest)) => manifest.phase == Phase::Settled,
+        None => vault.user_dir("snapshots", &place.account.user)?.stat(bump.to_string())?.is_some(),
+    };
+    // Settled: going back to the old version on what lies there now would break promise 3. Or settled as far as custody knows: the
+    // bump may not have learned of it, when archiving failed on its last steps.
+    if archived {
+        unarchive::unarchive(vault, place, bump, bump, Deadline::after(REREAD))?;
+    }
+    Ok(archived)
+}
+
 /// See [`Vault::restore`].
 pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -> Result<Option<Salvage>, StateError> {
-    let Some((custody, manifest)) = Custody::find(vault, place, bump)? else {
-        let archived = vault.user_dir("snapshots", &place.account.user)?;
-        if archived.stat(bump.to_string())?.is_none() {
-            return Ok(None);
-        }
-        // Settled: going back to the old version on what lies there now would break promise 3.
-        unarchive::unarchive(vault, place, bump, bump, Deadline::after(REREAD))?;
-        return restore(vault, place, bump, true);
-    };
-    match manifest.phase {
-        Phase::Taken => {}
-        Phase::Restored => {
-            return salvage(&custody, manifest.round);
-        }
-        // Settled, as far as custody knows: the bump may not have learned of it, when archiving failed on its last steps.
-        Phase::Settled => {
-            unarchive::unarchive(vault, place, bump, bump, Deadline::after(REREAD))?;
-            return restore(vault, place, bump, true);
-        }
+    let fetched = fetch(vault, place, bump)?;
+    let Some((custody, manifest)) = Custody::find(vault, place, bump)? else { return Ok(None) };
+    if manifest.phase == Phase::Restored {
+        return salvage(&custody, manifest.round);
     }
     let original = custody.original()?;
     let userdata = match reach::userdata(place)? {
@@ -40,7 +40,7 @@ pub fn restore(vault: &Vault, place: &Place, bump: BumpId, keep_salvage: bool) -
     };
     if let Some(userdata) = userdata {
         refuse_lost(&userdata, &original, &manifest)?;
-        set_aside(&custody, &manifest, &userdata, &original, keep_salvage)?;
+        set_aside(&custody, &manifest, &userdata, &original, keep_salvage || fetched)?;
         bring_back(&userdata, &original, &manifest)?;
     }
     custody.write(&Manifest { phase: Phase::Restored, ..manifest.clone() })?;

@@ -42,7 +42,9 @@ impl Seedings {
                 Err(nonsense(place))
             }
             // Something is wrong that a second copy, with the server stopped, would only find again.
-            Err(WorkerError::Task(error)) if error.kind != TaskErrorKind::Other => Err(WorkerError::Task(error).into()),
+            Err(WorkerError::Task(error)) if !matches!(error.kind, TaskErrorKind::Theirs | TaskErrorKind::Other) => {
+                Err(WorkerError::Task(error).into())
+            }
             Err(error) => Ok(Some(error.to_string())),
         }
     }
@@ -56,7 +58,9 @@ impl Seedings {
         let why = match answer {
             Ok(Answer::Seed(seed)) => return Ok(Some(seed)),
             Ok(_) => "it answered something else than was asked".to_owned(),
-            Err(WorkerError::Task(error)) if error.kind != TaskErrorKind::Other => return Err(WorkerError::Task(error).into()),
+            Err(WorkerError::Task(error)) if !matches!(error.kind, TaskErrorKind::Theirs | TaskErrorKind::Other) => {
+                return Err(WorkerError::Task(error).into());
+            }
             Err(error) => error.to_string(),
         };
         tracing::warn!(

@@ -1,9 +1,10 @@
 //! Whether a user's database has moved, without reading it.
 //!
 //! What SQLite writes goes into `state.sqlite` or its log, and shows in their size and time of change (sqlite.org/wal.html). Root
-//! asks for exactly that (fstatat(2)), in the directory reached as for custody: no link is followed, no mount crossed, no file
+//! asks for exactly that (fstat(2)), in the directory reached as for custody: no link is followed, no mount crossed, no file
 //! opened, and nothing is kept open between two looks, so that a home can be unmounted meanwhile.
 
+use super::patience::{LOOK, at_home};
 use super::{StateError, reach};
 use crate::domain::Place;
 
@@ -22,6 +23,12 @@ pub fn stamp(place: &Place) -> Result<Stamp, StateError> {
         *mark = dir.stat(file)?.map(|seen| (seen.ino, seen.bytes, seen.mtime_ns));
     }
     Ok(stamp)
+}
+
+/// As [`stamp`], on a thread that may wait, and not for ever.
+pub async fn stamp_soon(place: &Place) -> Result<Stamp, StateError> {
+    let whose = place.clone();
+    at_home(place, LOOK, move || stamp(&whose)).await
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read, Write};
 use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 
 use super::protocol::{self, Answer, MAX_MESSAGE, Task, TaskError, TaskErrorKind};
 use super::{confine, tasks};
@@ -46,6 +46,8 @@ fn prepare() -> Result<(), TaskError> {
     rustix::thread::set_no_new_privs(true).map_err(|e| other(format!("no_new_privs: {e}")))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|e| other(format!("parent death signal: {e}")))?;
+    // Its user may end it and stop it, but not look into it or take its descriptors (ptrace(2), proc(5)).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| other(format!("not dumpable: {e}")))?;
     // Core files would hold credentials.
     for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, OPEN_FILES), (Resource::Cpu, CPU_SECONDS)] {
         lower(resource, most).map_err(|e| other(format!("resource limits: {e}")))?;

@@ -8,7 +8,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::process::Process;
 use super::protocol::{Answer, MAX_MESSAGE, Task, read_answer, task_line};
-use super::spawn::WorkerError;
+use super::spawn::{self, WorkerError};
 use crate::domain::{Account, Activity, Place};
 
 /// A worker posted at one user's data. Dropping it ends it. As with [`super::run`], it dies with the thread that posted it.
@@ -27,17 +27,18 @@ impl Lookout {
         let (account, task) = (&place.account, Task::Lookout { userdata: place.userdata() });
         let failed = |source| WorkerError::Io { user: account.user.to_string(), source };
         let message = task_line(&task).map_err(failed)?;
-        let mut lookout = Self::start(account).map_err(failed)?;
+        let mut lookout = Self::start(account)?;
         lookout.stdin.write_all(&message).await.map_err(failed)?;
         Ok(lookout)
     }
 
-    fn start(account: &Account) -> io::Result<Self> {
-        let mut worker = Process::start(account)?;
+    fn start(account: &Account) -> Result<Self, WorkerError> {
+        let user = account.user.to_string();
+        let mut worker = spawn::start(account)?;
         let (Some(stdin), Some(stdout)) = (worker.said.take(), worker.heard.take()) else {
-            return Err(io::Error::other("no pipes"));
+            return Err(WorkerError::Io { user, source: io::Error::other("no pipes") });
         };
-        Ok(Self { user: account.user.to_string(), _worker: worker, stdin, stdout: BufReader::new(stdout) })
+        Ok(Self { user, _worker: worker, stdin, stdout: BufReader::new(stdout) })
     }
 
     /// One look, which may take `time`. After an error there is no other: what comes late would be taken for the next answer.

@@ -9,12 +9,15 @@
 
 pub mod broker;
 pub mod child;
+mod complaints;
 mod confine;
 pub mod files;
+mod lingering;
 mod lookout;
 mod process;
 mod protocol;
 mod spawn;
+mod stall;
 pub(crate) mod tasks;
 
 pub use lookout::Lookout;

@@ -8,8 +8,9 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, Command};
 
 use super::broker::{self, client};
+use super::complaints::Complaints;
 use super::spawn::{Group, command};
-use crate::domain::Account;
+use crate::domain::{Account, UserName};
 
 /// A worker. Dropping it ends it, with all that it started.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Process {
 #[derive(Debug)]
 enum Life {
     /// A child of ours; its group is ended first.
-    Own { group: Group, child: Child },
+    Own { group: Group, child: Child, _complaints: Complaints },
     /// A child of the broker's.
     Brokered(client::Brokered),
 }
@@ -33,7 +34,7 @@ impl Process {
     /// Starts one as `account`: through the broker where the unit says that there is one, else as a child of this process.
     pub fn start(account: &Account) -> io::Result<Self> {
         match std::env::var_os(broker::SOCKET) {
-            None => Self::own(command(account)),
+            None => Self::own(&account.user, command(account)),
             Some(socket) => {
                 let (stdin, said) = io::pipe()?;
                 let (heard, stdout) = io::pipe()?;
@@ -44,19 +45,15 @@ impl Process {
     }
 
     /// A child of this process.
-    pub(super) fn own(mut command: Command) -> io::Result<Self> {
+    pub(super) fn own(user: &UserName, mut command: Command) -> io::Result<Self> {
         let (stdin, said) = io::pipe()?;
         let (heard, stdout) = io::pipe()?;
-        command
-            .stdin(Stdio::from(stdin))
-            .stdout(Stdio::from(stdout))
-            .stderr(Stdio::inherit())
-            .process_group(0)
-            .kill_on_drop(true);
-        let child = command.spawn()?;
+        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        let mut child = command.spawn()?;
         // With our copies of its ends closed, its end is seen.
         drop(command);
-        Self::with(Life::Own { group: Group::of(&child), child }, said, heard)
+        let complaints = Complaints::of(user, child.stderr.take());
+        Self::with(Life::Own { group: Group::of(&child), child, _complaints: complaints }, said, heard)
     }
 
     fn with(life: Life, said: io::PipeWriter, heard: io::PipeReader) -> io::Result<Self> {

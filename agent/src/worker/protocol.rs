@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,11 @@ pub const MAX_MESSAGE: usize = 1 << 20;
 
 /// The version of the messages below. It goes up with every change of a task or an answer.
 pub const PROTOCOL: u32 = 1;
+
+/// A worker that reads uses processor time all along...
+const READING: Duration = Duration::from_secs(30);
+/// ...and one that waits for a disk to have everything may use none for long.
+const SYNCING: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,6 +164,25 @@ pub enum Task {
     /// Inside the rehearsal sandbox: start the candidate on the copy, probe it, stop it, inspect the copy.
     /// Answer: [`Answer::Rehearsal`].
     Rehearse(RehearseSpec),
+}
+
+impl Task {
+    /// For how long a worker at this may use no processor time. `None` where it waits for servers and programs.
+    pub fn idle(&self) -> Option<Duration> {
+        match self {
+            // Having gigabytes on a slow disk is one call.
+            Self::Seed { .. } | Self::SeedLive { .. } | Self::Finish | Self::SwitchIn { .. } | Self::Merge { .. } => {
+                Some(SYNCING)
+            }
+            Self::CopyLive { .. }
+            | Self::Discard { .. }
+            | Self::Look { .. }
+            | Self::Lookout { .. }
+            | Self::Marks { .. }
+            | Self::OwnService { .. } => Some(READING),
+            Self::Probe(_) | Self::Mint(_) | Self::Describe { .. } | Self::Rehearse(_) => None,
+        }
+    }
 }
 
 /// What a probe needs to know.
@@ -333,6 +358,8 @@ pub enum TaskErrorKind {
     Corrupt,
     /// The database is locked.
     Locked,
+    /// Something else that is the user's: a name that is gone or shut, a database of another shape.
+    Theirs,
     /// Anything else.
     Other,
 }

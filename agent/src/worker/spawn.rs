@@ -3,14 +3,20 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, Command};
 
+use super::lingering;
 use super::process::Process;
 use super::protocol::{Answer, MAX_MESSAGE, Task, TaskError, read_answer, task_line};
-use crate::domain::Account;
+use super::stall::stalled;
+use crate::domain::{Account, UserName};
+
+/// What was killed is gone within this, mostly.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why no usable answer came from a worker.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,24 @@ pub enum WorkerError {
         user: String,
         /// The deadline.
         seconds: u64,
+    },
+    /// The child does not get on, and was ended.
+    #[error("the worker for {user} was ended: {why}")]
+    Stalled {
+        /// For whom.
+        user: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Earlier children were ended and are still there: nothing can end what waits for a file system.
+    #[error(
+        "a worker for {user} that was ended is still there: it waits for a file system that does not answer (a mount below the home? \
+         a file server?), or a debugger of {user}'s holds it; until that answers, is unmounted (umount -f -l) or is ended, nothing can be done \
+         with {user}'s data"
+    )]
+    Lingers {
+        /// For whom.
+        user: String,
     },
     /// A lookout did not answer in the short time it was given.
     #[error("the worker for {user} did not answer within {ms} ms")]
@@ -64,8 +88,14 @@ pub async fn run(account: &Account, task: &Task, deadline: Duration) -> Result<A
     if crate::simulated::is_on() {
         return crate::simulated::with(|world| world.work(account, task));
     }
-    let worker = Process::start(account).map_err(|source| WorkerError::Io { user: account.user.to_string(), source })?;
+    let worker = start(account)?;
     converse(account, worker, task, deadline).await
+}
+
+/// Starts a worker, unless one of this user's cannot be ended.
+pub(super) fn start(account: &Account) -> Result<Process, WorkerError> {
+    lingering::refuse(&account.user)?;
+    Process::start(account).map_err(|source| WorkerError::Io { user: account.user.to_string(), source })
 }
 
 /// The worker, as the account.
@@ -92,7 +122,9 @@ async fn converse(account: &Account, mut worker: Process, task: &Task, deadline:
     let user = account.user.to_string();
     let failed = |source| WorkerError::Io { user: user.clone(), source };
     let message = task_line(task).map_err(failed)?;
+    let (pids, pid) = tokio::sync::oneshot::channel();
     let conversation = async {
+        pids.send(worker.pid().await.map_err(failed)?).ok();
         if let Some(mut said) = worker.said.take() {
             match said.write_all(&message).await {
                 // It has answered or died without reading; what it said tells more than the broken pipe.
@@ -112,21 +144,33 @@ async fn converse(account: &Account, mut worker: Process, task: &Task, deadline:
         let end = worker.ended().await.map_err(failed)?;
         read_answer(&answer).map_err(|what| WorkerError::Nonsense { user: user.clone(), what: format!("{end}: {what}") })
     };
-    let result = tokio::time::timeout(deadline, conversation).await;
-    worker.kill();
-    // Waiting keeps no zombie and proves that the child does not run on.
-    worker.ended().await.ok();
+    let stalled = async { stalled(pid.await.ok().flatten(), task.idle()).await };
+    let result = tokio::time::timeout(deadline, watched(&user, conversation, stalled)).await;
+    let ended = lingering::end(&account.user, worker).await;
     match result {
         Ok(Ok(Answer::Failed(error))) => Err(error.into()),
+        Ok(Err(WorkerError::Stalled { .. })) | Err(_) if !ended => Err(lingering::lingers(&account.user)),
         Ok(result) => result,
         Err(_) => Err(WorkerError::Deadline { user, seconds: deadline.as_secs() }),
+    }
+}
+
+/// What is answered, unless the worker stalls before.
+async fn watched(
+    user: &str,
+    conversation: impl Future<Output = Result<Answer, WorkerError>>,
+    stalled: impl Future<Output = String>,
+) -> Result<Answer, WorkerError> {
+    tokio::select! {
+        answer = conversation => answer,
+        why = stalled => Err(WorkerError::Stalled { user: user.to_owned(), why }),
     }
 }
 
 /// A worker that waits for its next task while the server is stopped. It ends when this is dropped, and with the agent.
 #[derive(Debug)]
 pub struct Standby {
-    user: String,
+    user: UserName,
     worker: Process,
     pid: Option<u32>,
     heard: BufReader<Receiver>,
@@ -135,16 +179,21 @@ pub struct Standby {
 
 /// Starts `task` as `account`, as [`run`] does, and returns its first answer with the worker that goes on.
 pub async fn begin(account: &Account, task: &Task, deadline: Duration) -> Result<(Answer, Standby), WorkerError> {
-    let user = account.user.to_string();
-    let failed = |source| WorkerError::Io { user: user.clone(), source };
-    let mut worker = Process::start(account).map_err(failed)?;
+    let failed = |source| WorkerError::Io { user: account.user.to_string(), source };
+    let mut worker = start(account)?;
     let (Some(said), Some(heard)) = (worker.said.take(), worker.heard.take()) else {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     };
-    let mut standby = Standby { user: user.clone(), worker, pid: None, heard: BufReader::new(heard), said };
-    let answer = standby.ask(task, deadline).await?;
-    standby.pid = standby.worker.pid().await.map_err(failed)?;
-    Ok((answer, standby))
+    let pid = tokio::time::timeout(deadline, worker.pid()).await;
+    let pid = pid.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
+    let mut standby = Standby { user: account.user.clone(), worker, pid, heard: BufReader::new(heard), said };
+    match standby.ask(task, deadline).await {
+        Ok(answer) => Ok((answer, standby)),
+        Err(error) => {
+            standby.end().await;
+            Err(error)
+        }
+    }
 }
 
 impl Standby {
@@ -155,7 +204,7 @@ impl Standby {
 
     /// Gives it the next task and waits for one answer.
     pub async fn ask(&mut self, task: &Task, deadline: Duration) -> Result<Answer, WorkerError> {
-        let user = self.user.clone();
+        let user = self.user.to_string();
         let failed = |source| WorkerError::Io { user: user.clone(), source };
         let message = task_line(task).map_err(failed)?;
         let conversation = async {
@@ -171,16 +220,16 @@ impl Standby {
                 Err(what) => Err(WorkerError::Nonsense { user: user.clone(), what }),
             }
         };
-        match tokio::time::timeout(deadline, conversation).await {
+        let stalled = stalled(self.pid, task.idle());
+        match tokio::time::timeout(deadline, watched(&user, conversation, stalled)).await {
             Ok(result) => result,
-            Err(_) => Err(WorkerError::Deadline { user, seconds: deadline.as_secs() }),
+            Err(_) => Err(WorkerError::Deadline { user: user.clone(), seconds: deadline.as_secs() }),
         }
     }
 
-    /// Ends it, and waits until it has ended: whatever it had open is closed then.
-    pub async fn end(mut self) {
-        self.worker.kill();
-        self.worker.ended().await.ok();
+    /// Ends it, and waits until it has ended: whatever it had open is closed then, unless it cannot be ended.
+    pub async fn end(self) {
+        lingering::end(&self.user, self.worker).await;
     }
 }
 
@@ -191,6 +240,19 @@ pub(super) struct Group(Option<Pid>);
 impl Group {
     pub(super) fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    /// Resolves when nothing is left of a group that was ended, with what it is called from before that: a program that waits for a
+    /// file system outlives its worker. To be asked once the child was waited for.
+    pub(super) async fn is_gone(name: Option<Pid>) {
+        while name.is_some_and(|name| test_kill_process_group(name) != Err(Errno::SRCH)) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// What it is called; `None` once it was ended.
+    pub(super) fn name(&self) -> Option<Pid> {
+        self.0
     }
 
     /// Ends everything in it; gone already is fine.
@@ -231,7 +293,7 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         let task = Task::Look { userdata: "/".into() };
-        runtime.block_on(async { converse(&account(), Process::own(command).unwrap(), &task, deadline).await })
+        runtime.block_on(async { converse(&account(), Process::own(&account().user, command).unwrap(), &task, deadline).await })
     }
 
     /// A killed process may be seen for a moment longer, on a busy machine for many.
@@ -293,7 +355,7 @@ mod tests {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", &format!("sleep 64 & echo $! > {}; wait", pid.display())]);
             let (account, task) = (account(), Task::Look { userdata: "/".into() });
-            let waiting = converse(&account, Process::own(command).unwrap(), &task, Duration::from_secs(60));
+            let waiting = converse(&account, Process::own(&account.user, command).unwrap(), &task, Duration::from_secs(60));
             tokio::time::timeout(Duration::from_millis(300), waiting).await.unwrap_err();
         });
         assert!(is_gone(&pid));

@@ -182,12 +182,15 @@ fn a_rollout_that_would_fill_a_disk_half_way_is_told_before_the_first_user_is_to
     for stage in &stages {
         preflight::preflight(&stage.vault, &stage.place).expect("there is room for each by itself");
     }
-    let places: Vec<_> = stages.iter().map(|stage| stage.place.clone()).collect();
-    let error = preflight::preflight_all(&stages[0].vault, &places).unwrap_err();
+    let together = |stages: &[Stage]| {
+        let rooms = stages.iter().flat_map(|stage| preflight::rooms(&stage.vault, &stage.place).unwrap());
+        preflight::refuse_short(&rooms.collect::<Vec<_>>())
+    };
+    let error = together(&stages).unwrap_err();
     assert!(error.is_full() && error.to_string().contains(homes.path().to_str().unwrap()), "{error}");
-    preflight::preflight_all(&stages[0].vault, &places[..1]).unwrap();
+    together(&stages[..1]).unwrap();
     fs::write(var.path().join("other"), vec![1; 470 << 20]).unwrap();
     fs::remove_file(stages[2].userdata().join("state.sqlite")).unwrap();
-    let error = preflight::preflight_all(&stages[0].vault, &places).unwrap_err().to_string();
+    let error = together(&stages).unwrap_err().to_string();
     assert!(error.contains(var.path().to_str().unwrap()), "the archive is looked at, too: {error}");
 }

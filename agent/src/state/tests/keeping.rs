@@ -364,7 +364,7 @@ fn preflight_says_how_much_there_is_and_where_custody_will_be() {
     let stage = Stage::new(&fs, "alice");
     stage.database(1, false);
     let before = super::stage::tree(fs.path());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let found = runtime.block_on(stage.vault.preflight(&stage.place)).unwrap();
     assert_eq!(found.custody, fs.path().canonicalize().unwrap().join(".t3pin/alice"));
     assert_eq!(found.state_bytes, fs::metadata(stage.userdata().join("state.sqlite")).unwrap().len());

@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 use super::{MOST, read_order};
+use crate::worker::complaints::Complaints;
 use crate::worker::confine;
 use crate::worker::spawn::{Group, command};
 
@@ -79,11 +80,12 @@ async fn work(agent: &mut UnixStream) -> Result<String, String> {
         received.map_err(|_| "no order came".to_owned())?.map_err(|error| format!("the order could not be read: {error}"))?;
     let account = read_order(&order)?;
     let mut command = command(&account);
-    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("the worker could not be started: {error}"))?;
     // Its pipes are its own from here on.
     drop(command);
     let mut group = Group::of(&child);
+    let complaints = Complaints::of(&account.user, child.stderr.take());
     if let Some(pid) = child.id() {
         // Who does not hear it has gone, and is seen to have gone below.
         agent.write_all(format!("{pid}\n").as_bytes()).await.ok();
@@ -94,8 +96,12 @@ async fn work(agent: &mut UnixStream) -> Result<String, String> {
         // Its end, or something that nobody says here.
         _ = agent.read(&mut nothing) => {}
     }
+    let name = group.name();
     group.kill();
-    child.wait().await.map(|status| status.to_string()).map_err(|error| error.to_string())
+    let end = child.wait().await;
+    Group::is_gone(name).await;
+    complaints.end().await;
+    end.map(|status| status.to_string()).map_err(|error| error.to_string())
 }
 
 /// One message with two descriptors.

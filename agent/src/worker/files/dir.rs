@@ -9,6 +9,11 @@ use rustix::io::Errno;
 use super::kernel::{Handle, OpenFile, Target};
 use super::{FileError, Seen, during, effect};
 
+/// Nothing is looked for behind a mount point: it could not be moved aside with the rest, and may never answer.
+fn mounted(path: PathBuf) -> FileError {
+    FileError::bad(path, "is another file system, mounted there: it cannot be moved aside with the rest")
+}
+
 /// An open directory. Its path is only for messages: nothing is reached by it again.
 #[derive(Debug)]
 pub struct Dir {
@@ -56,6 +61,7 @@ impl Dir {
             Ok(handle) => Ok(Self { handle, path }),
             Err(Errno::LOOP) => Err(FileError::bad(path, "is, or is reached through, a symbolic link")),
             Err(Errno::NOTDIR) => Err(FileError::bad(path, "is not a directory")),
+            Err(Errno::XDEV) => Err(mounted(path)),
             Err(error) => Err(during(|| format!("opening {}", path.display()))(error)),
         }
     }
@@ -76,6 +82,7 @@ impl Dir {
         match self.handle.stat(name) {
             Ok(seen) => Ok(Some(seen)),
             Err(Errno::NOENT) => Ok(None),
+            Err(Errno::XDEV) => Err(mounted(self.path.join(name))),
             Err(error) => Err(self.failed("looking at", name)(error)),
         }
     }
@@ -105,6 +112,7 @@ impl Dir {
         let file = match self.handle.file(OsStr::new(name)) {
             Ok(file) => file,
             Err(Errno::LOOP) => return Err(FileError::bad(path, "is a symbolic link")),
+            Err(Errno::XDEV) => return Err(mounted(path)),
             Err(Errno::NXIO) => return Err(FileError::bad(path, "is a socket or device")),
             Err(error) => return Err(self.failed("opening", name)(error)),
         };
@@ -226,8 +234,10 @@ impl Dir {
 
     /// Opens the directory `name` so that it can be emptied, even where its owner took its own rights away.
     pub fn dir_to_empty(&self, name: &OsStr) -> Result<Self, FileError> {
-        self.handle.open_up(name).map_err(self.failed("opening", name))?;
-        self.dir(name)
+        match self.handle.open_up(name) {
+            Err(Errno::XDEV) => Err(mounted(self.path.join(name))),
+            opened => opened.map_err(self.failed("opening", name)).and_then(|()| self.dir(name)),
+        }
     }
 
     /// Free bytes of the file system, for others than root.

@@ -62,6 +62,16 @@ macro_rules! either {
     };
 }
 
+/// Opens `name` in `dir` unless something is mounted there (openat2(2), `RESOLVE_NO_XDEV`). A file system that a user mounts below
+/// their home may never answer, and what waits for it cannot even be killed. In the cage of a rehearsal there is no such call
+/// (`RestrictSUIDSGID=`), and nothing but a copy that t3pin has made.
+fn here(dir: &OwnedFd, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+        Err(Errno::NOSYS) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        opened => opened,
+    }
+}
+
 impl Handle {
     /// Opens the directory `path`, following links above its last component.
     pub fn open(path: &Path) -> Result<Self, Errno> {
@@ -72,9 +82,9 @@ impl Handle {
         rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).map(Self::Kernel)
     }
 
-    /// Opens the subdirectory `name`.
+    /// Opens the subdirectory `name`; fails with `EXDEV` at a mount point.
     pub fn dir(&self, name: &OsStr) -> Result<Self, Errno> {
-        either!(self, fd => rustix::fs::openat(fd, name, DIRECTORY, Mode::empty()).map(Self::Kernel),
+        either!(self, fd => here(fd, name, DIRECTORY).map(Self::Kernel),
             node, world => world.open(Some(node), Path::new(name)).map(Self::Simulated))
     }
 
@@ -90,9 +100,9 @@ impl Handle {
         either!(self, fd => rustix::fs::fstat(fd).map(Seen::from), node, world => world.look(node))
     }
 
-    /// What `name` is.
+    /// What `name` is; fails with `EXDEV` at a mount point, and asks nothing of what is mounted there.
     pub fn stat(&self, name: &OsStr) -> Result<Seen, Errno> {
-        either!(self, fd => rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(Seen::from),
+        either!(self, fd => here(fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).and_then(rustix::fs::fstat).map(Seen::from),
             node, world => world.find(node, name).and_then(|found| world.look(found)))
     }
 
@@ -114,10 +124,10 @@ impl Handle {
         }, node, world => world.names(node).map(|names| names.into_iter().take(most).collect()))
     }
 
-    /// Opens the file `name` for reading, waiting for nobody.
+    /// Opens the file `name` for reading, waiting for nobody; fails with `EXDEV` at a mount point.
     pub fn file(&self, name: &OsStr) -> Result<OpenFile, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        either!(self, fd => rustix::fs::openat(fd, name, flags, Mode::empty()).map(|fd| OpenFile::Kernel(fd.into())),
+        either!(self, fd => here(fd, name, flags).map(|fd| OpenFile::Kernel(fd.into())),
             node, world => world.find(node, name).map(|found| OpenFile::Simulated(found, 0)))
     }
 
@@ -187,7 +197,7 @@ impl Handle {
     pub fn open_up(&self, name: &OsStr) -> Result<(), Errno> {
         either!(self, fd => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let found = rustix::fs::openat(fd, name, flags, Mode::empty())?;
+            let found = here(fd, name, flags)?;
             if rustix::fs::fstat(&found)?.st_mode & 0o700 != 0o700 {
                 // By descriptor: a link put in its place must not have its target's mode changed.
                 rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::RWXU)?;

@@ -37,6 +37,7 @@ impl Listing {
     fn entry(&mut self, from: &Dir, name: &str, seen: &Seen, above: &Seen, owner: u32, path: &str) -> Result<(), FileError> {
         let (full, path) = (from.path().join(name), format!("{path}{name}"));
         let kind = seen.check(&full, owner)?;
+        // A subvolume of btrfs: what is mounted is not even looked at.
         if seen.dev != above.dev {
             return Err(FileError::bad(full, "is another file system, mounted there: it cannot be moved aside with the rest"));
         }

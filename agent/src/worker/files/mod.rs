@@ -69,6 +69,7 @@ impl From<FileError> for TaskError {
         let kind = match &error {
             FileError::Bad { .. } => TaskErrorKind::BadPath,
             FileError::Io { source, .. } if is_full(source) => TaskErrorKind::NoSpace,
+            FileError::Io { source, .. } if is_of_the_name(source) => TaskErrorKind::Theirs,
             FileError::Io { .. } => TaskErrorKind::Other,
         };
         Self { kind, message: error.to_string() }
@@ -78,4 +79,26 @@ impl From<FileError> for TaskError {
 /// Whether the disk, or the user's share of it, is full.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
+}
+
+/// Whether it says something of a name and who may use it, and not of the disk: what a user brings about with rename(2) or chmod(2) at
+/// the right moment.
+pub fn is_of_the_name(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::NOENT
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::EXIST
+                | Errno::NOTDIR
+                | Errno::ISDIR
+                | Errno::NOTEMPTY
+                | Errno::BUSY
+                | Errno::XDEV
+                | Errno::LOOP
+                | Errno::NAMETOOLONG
+                | Errno::STALE
+        )
+    ) || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }

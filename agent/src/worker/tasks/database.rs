@@ -190,7 +190,8 @@ pub fn task_error(doing: &str, error: &rusqlite::Error) -> TaskError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => TaskErrorKind::Corrupt,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => TaskErrorKind::Locked,
         Some(ErrorCode::DiskFull) => TaskErrorKind::NoSpace,
-        _ => TaskErrorKind::Other,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) | None => TaskErrorKind::Other,
+        Some(_) => TaskErrorKind::Theirs,
     };
     TaskError { kind, message: format!("{doing}: {error}") }
 }

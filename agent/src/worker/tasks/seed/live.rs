@@ -388,7 +388,7 @@ fn is_below(path: &str, name: &str) -> bool {
 /// the gap.
 fn worthless(error: TaskError) -> NotLive {
     match error.kind {
-        TaskErrorKind::Other => NotLive::Unfit(error.message),
+        TaskErrorKind::Theirs | TaskErrorKind::Other => NotLive::Unfit(error.message),
         _ => NotLive::Failed(error),
     }
 }
