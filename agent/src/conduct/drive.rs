@@ -18,7 +18,7 @@ pub async fn drive<H: Host>(host: &H, bump: Bump, event: Event, entered: Entered
     let mut unwritten = false;
     loop {
         let (next, action) = step(bump.clone(), host.now_ms(), event.clone());
-        match keep(host, &next, &event) {
+        match keep(host, &bump, &next, &event) {
             Ok(()) => unwritten = false,
             Err(error) if !unwritten && next.phase != bump.phase => {
                 say(&bump, &format!("{error}; what is under way is undone"));
@@ -55,14 +55,21 @@ async fn perform<H: Host>(host: &H, bump: &Bump, action: &Action) -> Event {
     event
 }
 
-/// Writes the bump, and quarantines its version if that is at fault, or lifts the quarantine if the version has done well.
-fn keep<H: Host>(host: &H, bump: &Bump, event: &Event) -> Result<(), <H::Ledger as Ledger>::Error> {
+/// Writes what `before` has become, and quarantines its version if that is at fault, or lifts the quarantine if the version has done well.
+///
+/// The quarantine comes first: a bump that is over and whose version nobody knows to be bad would be followed by the next user's.
+fn keep<H: Host>(host: &H, before: &Bump, bump: &Bump, event: &Event) -> Result<(), <H::Ledger as Ledger>::Error> {
     let now = host.now_ms();
-    host.ledger().record(bump, Some(event), now)?;
-    if let Some(fault) = bump.fault.as_ref().filter(|fault| fault.blame == Blame::Version && !bump.is_closed()) {
-        let reason = format!("{} ({}, {})", fault.reason, bump.instance.user(), bump.id);
-        host.ledger().add_quarantine(&bump.to, &reason, now)?;
-    }
+    // Of one that was over already it is not said again: somebody may have lifted it since.
+    let told = before.is_closed() && bump.is_closed();
+    let quarantined = match bump.fault.as_ref().filter(|fault| fault.blame == Blame::Version && !told) {
+        Some(fault) => {
+            let reason = format!("{} ({}, {})", fault.reason, bump.instance.user(), bump.id);
+            host.ledger().add_quarantine(&bump.to, &reason, now)
+        }
+        None => Ok(()),
+    };
+    host.ledger().record(bump, Some(event), now).and(quarantined)?;
     // At both, so that dying between the records leaves nothing undone.
     if matches!(bump.phase, Phase::Closing(Outcome::Done) | Phase::Closed(Outcome::Done))
         && let Err(error) = host.ledger().vindicate(&bump.to, bump.planned_ms, now)
