@@ -15,6 +15,10 @@ pub(super) type Property = (&'static str, Variant<'static>);
 const EPERM: i32 = 1;
 /// `BindPaths=` flag MS_REC (mount(2)): what is mounted below the source comes along.
 const RECURSIVE: u64 = 16384;
+/// Where every user of a host may write, each in memory, of its own and small: it counts as the sandbox's memory, is full for nobody
+/// else, and is gone with the sandbox. `PrivateTmp=` would lie on the host's disk, and `PrivateDevices=` shares `/dev/shm`.
+const OWN_ROOMS: [(&str, &str); 3] =
+    [("/tmp", "mode=1777,size=512M"), ("/var/tmp", "mode=1777,size=512M"), ("/dev/shm", "mode=1777,size=256M")];
 /// After SIGTERM the processes get this long (t3 needs 50-190 ms, T3-CONTRACT section 7), in microseconds.
 const STOP_MICROSECONDS: u64 = 5_000_000;
 
@@ -42,6 +46,8 @@ pub(super) fn properties(sandbox: Sandbox) -> Vec<Property> {
         ("BindPaths", Variant::new(bind)),
         ("LoadCredential", Variant::new(sandbox.credentials)),
         ("MemoryMax", Variant::new(sandbox.memory_max)),
+        // More than that is not had by driving the host's swap full either.
+        ("MemorySwapMax", Variant::new(0_u64)),
         ("TasksMax", Variant::new(sandbox.tasks_max)),
         ("RuntimeMaxUSec", Variant::new(deadline)),
     ]);
@@ -56,6 +62,10 @@ pub(super) fn properties(sandbox: Sandbox) -> Vec<Property> {
         all.push(("StandardErrorFileDescriptor", Variant::Fd(Fd::from(fd))));
     }
     all
+}
+
+fn own_rooms() -> Vec<(String, String)> {
+    OWN_ROOMS.into_iter().map(|(place, options)| (place.to_owned(), options.to_owned())).collect()
 }
 
 /// What is the same for every sandbox.
@@ -73,7 +83,8 @@ fn cage() -> Vec<Property> {
         ("NoNewPrivileges", Variant::new(true)),
         ("CapabilityBoundingSet", Variant::new(0_u64)),
         ("AmbientCapabilities", Variant::new(0_u64)),
-        ("PrivateTmp", Variant::new(true)),
+        ("TemporaryFileSystem", Variant::new(own_rooms())),
+        ("PrivateIPC", Variant::new(true)),
         ("PrivateDevices", Variant::new(true)),
         ("ProtectSystem", Variant::new("strict")),
         ("ProtectHome", Variant::new("tmpfs")),
