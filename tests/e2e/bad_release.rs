@@ -9,17 +9,6 @@ fn rehearsals(site: &Site) -> usize {
     site.ok("journalctl --unit=t3pin --output=cat T3PIN_PHASE=Rehearsed").lines().count()
 }
 
-/// Nothing of an install or a rehearsal is left: units, processes, directories, copies.
-#[track_caller]
-fn nothing_is_left(site: &Site, version: &str) {
-    assert_eq!(site.ok("systemctl list-units --all --plain --no-legend 't3pin-rehearse-*' 't3pin-install-*'"), "", "{version}");
-    assert_eq!(site.ok("ls -A /var/lib/t3pin/staging"), "", "{version}");
-    let processes = site.sh(&format!("pgrep --full --list-full 'versions/{version}/|sleep 600'"));
-    assert_eq!(processes.stdout, "", "{version}");
-    assert_eq!(site.ok("find /home /tmp /var/tmp -name .t3pin"), "", "{version}: copies");
-    assert_eq!(site.ok("ls -A /var/lib/t3pin/holds"), "", "{version}");
-}
-
 #[test]
 fn a_release_whose_pairing_moved_touches_nobody_until_it_is_said_where_to() {
     let site = Site::with(&USERS);
@@ -28,7 +17,7 @@ fn a_release_whose_pairing_moved_touches_nobody_until_it_is_said_where_to() {
     let refused = site.enforce_to(5);
     assert!(refused.stdout.contains("pair_endpoints"), "names the setting to extend: {refused}");
     assert_eq!(site.untouched(&USERS), before, "somebody was touched");
-    nothing_is_left(&site, "0.0.95");
+    site.nothing_is_left("0.0.95");
     let status = site.status();
     assert_eq!(status["quarantine"][0]["version"], "0.0.95", "{status:#}");
     assert!(status["quarantine"][0]["reason"].as_str().unwrap().contains("pair_endpoints"), "{status:#}");
@@ -83,7 +72,7 @@ fn no_bad_release_gets_past_its_rehearsal() {
         let status = site.status();
         let quarantined = status["quarantine"].as_array().unwrap().iter().any(|entry| entry["version"] == version);
         assert!(quarantined, "{version} {what}, and may be tried again unattended: {status:#}");
-        nothing_is_left(&site, version);
+        site.nothing_is_left(version);
     }
     let history = site.ok("t3pin history --json");
     assert!(!history.contains("rolled-back"), "nobody was switched, so nobody was rolled back: {history}");
@@ -115,7 +104,7 @@ fn a_release_that_does_not_install_changes_nothing_and_npm_says_why() {
     assert!(refused.stdout.contains("the stand-in fails to install as ordered"), "npm's own words: {refused}");
     assert_eq!(site.untouched(&USERS), before, "somebody was touched");
     assert_eq!(site.ok("ls /var/lib/t3pin/versions"), OLD);
-    nothing_is_left(&site, "0.0.106");
+    site.nothing_is_left("0.0.106");
     let instance = site.instance("bob");
     assert_eq!(instance["state"], "held-back", "{instance:#}");
     assert!(instance["detail"].as_str().unwrap().contains("as ordered"), "{instance:#}");
@@ -145,7 +134,7 @@ fn what_a_release_forks_ends_with_it_in_the_rehearsal_and_after_a_rollback() {
         }
         _ => panic!("{enforced}\n{}", site.journal()),
     }
-    nothing_is_left(&site, "0.0.105");
+    site.nothing_is_left("0.0.105");
     for user in USERS {
         site.is_whole(user, OLD, "30");
     }

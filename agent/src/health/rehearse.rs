@@ -10,7 +10,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::domain::{Account, BumpId, RehearsalReport};
 use crate::systemd::{Sandbox, SandboxEnd, Systemd, SystemdError};
-use crate::worker::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, read_answer, task_line};
+use crate::worker::{Answer, LiveCopyReport, MAX_MESSAGE, ProbeSpec, RehearseSpec, Task, TaskErrorKind, read_answer, task_line};
 
 /// Memory for candidate and prober: real servers idle at 0.23 to 0.28 GB, and migrate with more (T3-CONTRACT section 9).
 const MEMORY_MAX: u64 = 2 << 30;
@@ -34,6 +34,9 @@ pub enum RehearsalError {
     /// cannot be told.
     #[error("the rehearsal was killed for memory: the host has too little, or the candidate wants more than {} GiB", MEMORY_MAX >> 30)]
     OutOfMemory,
+    /// The copy could not be looked at for want of room.
+    #[error("the rehearsal had no room: {0}")]
+    NoRoom(String),
     /// The sandbox ended without a usable report (killed by a limit, deadline).
     #[error("the rehearsal ended without a report ({0})")]
     NoReport(String),
@@ -158,6 +161,7 @@ async fn converse(
 fn report(said: &[u8], end: &SandboxEnd) -> Result<RehearsalReport, RehearsalError> {
     match read_answer(said) {
         Ok(Answer::Rehearsal(report)) => Ok(*report),
+        Ok(Answer::Failed(error)) if error.kind == TaskErrorKind::NoSpace => Err(RehearsalError::NoRoom(error.to_string())),
         Ok(Answer::Failed(error)) => Err(no_report(error.to_string())),
         Ok(_) => Err(no_report("it answered something else than was asked".to_owned())),
         Err(_) if end.result == "oom-kill" => Err(RehearsalError::OutOfMemory),
@@ -177,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ProbeReport;
+    use crate::worker::TaskError;
 
     fn ok() -> SandboxEnd {
         SandboxEnd { result: "success".to_owned(), status: 0 }
@@ -249,6 +254,16 @@ mod tests {
         let killed = |result: &str| talk(Vec::new(), false, SandboxEnd { result: result.to_owned(), status: 9 }).unwrap_err();
         assert!(matches!(killed("oom-kill"), RehearsalError::OutOfMemory), "whose fault that is cannot be told");
         assert!(matches!(killed("timeout"), RehearsalError::NoReport(_)));
+    }
+
+    #[test]
+    fn a_copy_that_could_not_be_looked_at_for_want_of_room_condemns_nobody() {
+        let failed = |kind| {
+            let error = TaskError { kind, message: "reading the copy".to_owned() };
+            talk(crate::worker::answer_line(&Answer::Failed(error)).unwrap(), false, ok()).unwrap_err()
+        };
+        assert!(matches!(failed(TaskErrorKind::NoSpace), RehearsalError::NoRoom(_)));
+        assert!(matches!(failed(TaskErrorKind::Other), RehearsalError::NoReport(_)));
     }
 
     #[test]

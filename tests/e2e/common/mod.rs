@@ -1,5 +1,6 @@
 //! A site: a machine with the package on it, quick settings, a pin, and users who have a server and some work in it.
 
+mod leftovers;
 mod poller;
 mod state;
 
@@ -60,15 +61,20 @@ impl Site {
     /// oldest, so that the bumps come in this order.
     pub fn with(users: &[&str]) -> Self {
         let site = Self::bare();
-        site.pin(OLD);
-        for user in users {
-            site.ok(&format!("t3pin enroll {user} 2>&1"));
-        }
-        for user in users {
-            site.turn(user, "old-work", "start");
-            site.turn(user, "old-work", "end");
-        }
+        site.enroll(users);
         site
+    }
+
+    /// Pins [`OLD`], and gives each of `users` a server with a finished turn in it.
+    pub fn enroll(&self, users: &[&str]) {
+        self.pin(OLD);
+        for user in users {
+            self.ok(&format!("t3pin enroll {user} 2>&1"));
+        }
+        for user in users {
+            self.turn(user, "old-work", "start");
+            self.turn(user, "old-work", "end");
+        }
     }
 
     /// Writes a fragment of settings that wins over the quick ones; read at the next order to enforce.

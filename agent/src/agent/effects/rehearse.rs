@@ -58,7 +58,7 @@ impl Agent {
                 let reason = format!("the rehearsal ended without an answer: {why}");
                 broke_out(&copied, StepOutcome::Failed { reason, contract_moved: false })
             }
-            Err(error @ RehearsalError::OutOfMemory) => {
+            Err(error @ (RehearsalError::OutOfMemory | RehearsalError::NoRoom(_))) => {
                 broke_out(&copied, StepOutcome::Inconclusive { reason: error.to_string() })
             }
             Err(RehearsalError::Systemd(error)) => {

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 
 use super::output::Output;
+use super::room::Room;
 use crate::domain::{ProbeStep, StepOutcome, StepRecord};
 use crate::worker::protocol::ProbeSpec;
 use crate::worker::tasks::handshake::Handshake;
@@ -29,6 +30,7 @@ pub async fn run(probe: &ProbeSpec, port: u16, handshake: &mut Handshake<'_>) ->
     let mut command = handshake.surroundings().command(&probe.cli);
     command.args(["serve", "--host", "0.0.0.0", "--port", &port.to_string(), "--base-dir"]).arg(&probe.base_dir);
     command.arg("--no-browser").process_group(0);
+    let room = Room::before(&probe.base_dir);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -38,33 +40,67 @@ pub async fn run(probe: &ProbeSpec, port: u16, handshake: &mut Handshake<'_>) ->
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut output = Output::of(&mut child);
-    let early = tokio::select! {
-        biased;
-        status = child.wait() => Some(status),
-        () = handshake.run() => None,
-    };
-    let late = match early {
-        None if handshake.report.first_problem().is_none() => tokio::time::timeout(STEADY, child.wait()).await.ok(),
-        _ => None,
-    };
-    if let Some(status) = early {
-        output.settle(LAST_WORDS).await;
-        handshake.abandon(excuse(ended(status, &output.tail(usize::MAX)), &probe.base_dir));
-    } else if let Some(status) = late {
-        output.settle(LAST_WORDS).await;
-        steady(handshake, excuse(ended(status, &output.tail(usize::MAX)), &probe.base_dir));
-    } else {
-        if handshake.report.first_problem().is_none() {
-            steady(handshake, StepOutcome::Passed);
+    let (end, late) = end(&mut child, &room, handshake).await;
+    let verdict = match end {
+        End::Alone(status) => {
+            output.settle(LAST_WORDS).await;
+            Some(excuse(ended(status, &output.tail(usize::MAX)), &probe.base_dir))
         }
-        if !stop(&mut child, group).await {
-            output.note(format!("(t3pin: still running {} s after SIGTERM, killed)", STOP_DEADLINE.as_secs()));
+        End::NoRoom(outcome) => {
+            // At once: it is given no time to write on.
+            group.map(|group| kill_process_group(group, Signal::KILL));
+            child.kill().await.ok();
+            output.note("(t3pin: killed, because of the room that it took)".to_owned());
+            Some(outcome)
         }
+        End::Probed => {
+            let outcome = handshake.report.first_problem().is_none().then_some(StepOutcome::Passed);
+            if !stop(&mut child, group).await {
+                output.note(format!("(t3pin: still running {} s after SIGTERM, killed)", STOP_DEADLINE.as_secs()));
+            }
+            outcome
+        }
+    };
+    match verdict {
+        Some(outcome) if late => steady(handshake, outcome),
+        Some(outcome) => handshake.abandon(outcome),
+        None => {}
     }
     // What it may have left behind; gone already is fine.
     group.map(|group| kill_process_group(group, Signal::KILL));
     output.settle(LAST_WORDS).await;
     output.tail(usize::MAX)
+}
+
+/// How a candidate's time came to its end.
+enum End {
+    /// It ended by itself.
+    Alone(io::Result<ExitStatus>),
+    /// It must not take any more room.
+    NoRoom(StepOutcome),
+    /// The handshake is over, and the candidate runs.
+    Probed,
+}
+
+/// Waits for the handshake, and when that has passed, whether the candidate stays up. The end, and whether the handshake was over before.
+async fn end(child: &mut Child, room: &Room, handshake: &mut Handshake<'_>) -> (End, bool) {
+    let mut no_room = std::pin::pin!(room.runs_out());
+    let early = tokio::select! {
+        biased;
+        status = child.wait() => End::Alone(status),
+        outcome = &mut no_room => End::NoRoom(outcome),
+        () = handshake.run() => End::Probed,
+    };
+    if !matches!(early, End::Probed) || handshake.report.first_problem().is_some() {
+        return (early, false);
+    }
+    let late = tokio::select! {
+        biased;
+        status = child.wait() => End::Alone(status),
+        outcome = &mut no_room => End::NoRoom(outcome),
+        () = tokio::time::sleep(STEADY) => End::Probed,
+    };
+    (late, true)
 }
 
 /// Notes whether the candidate stayed up.

@@ -16,7 +16,7 @@ pub type Marks<'a> = &'a dyn Fn(&Path) -> Result<Answer, TaskError>;
 const CHECK_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What the copy holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Seen {
     /// Whether there is a database.
     pub has_database: bool,

@@ -3,6 +3,7 @@
 mod candidate;
 mod inspect;
 mod output;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use inspect::{Marks, Seen};
 use super::handshake::{self, Handshake};
 use super::marks;
 use super::program::{Surroundings, usual_umask};
-use crate::domain::RehearsalReport;
+use crate::domain::{RehearsalReport, StepOutcome};
 use crate::worker::protocol::{ProbeSpec, RehearseSpec, TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Rehearse`].
@@ -39,9 +40,15 @@ fn rehearse_with(spec: &RehearseSpec, marks: Marks<'_>) -> Result<RehearsalRepor
     drop(runtime);
     let own_sessions = u64::from(handshake.left_a_session());
     let probe = handshake.report;
-    let intact = inspect::is_intact(&userdata, before.has_database)?;
-    // A database that is not one any more has lost everything.
-    let after = if intact { Seen::of(&userdata, marks)? } else { Seen::default() };
+    // What could not be told is not told by the copy either; and where the disk is full, it can hardly be looked at.
+    let unclear = probe.first_problem().is_some_and(|problem| matches!(problem.outcome, StepOutcome::Inconclusive { .. }));
+    let intact = unclear || inspect::is_intact(&userdata, before.has_database)?;
+    let after = match intact {
+        _ if unclear => Seen { level: None, ..before.clone() },
+        true => Seen::of(&userdata, marks)?,
+        // A database that is not one any more has lost everything.
+        false => Seen::default(),
+    };
     Ok(RehearsalReport {
         level_before: before.level,
         level_after: after.level,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::*;
-use crate::domain::{ProbeStep, StepOutcome, WorkMarks};
+use crate::domain::{ProbeStep, WorkMarks};
 use crate::worker::protocol::Answer;
 use crate::worker::tasks::handshake::peer_for_tests::{Play, Server, serve};
 
