@@ -11,6 +11,9 @@ use crate::domain::StepOutcome;
 /// Less than this many free bytes on the user's file system count as full: t3 can hardly open its database then.
 const FULL_BELOW: u64 = 1 << 20;
 
+/// From this share of the time on, in per cent, a host in which all wait for memory explains a server that does not answer.
+const STALLED_FROM: f64 = 50.0;
+
 /// What programs say when the host is at its end; compared in lower case.
 const SIGNS: [&str; 11] = [
     "enospc",
@@ -71,9 +74,7 @@ pub fn of_host(base_dir: &Path) -> Option<String> {
     if room.f_files > 0 && room.f_favail == 0 {
         return Some(format!("the file system of {} has no inodes left", base_dir.display()));
     }
-    memory_stall().filter(|stalled| *stalled >= 50.0).map(|stalled| {
-        format!("the host is out of memory: every task was stalled for {stalled:.0} % of the last 10 s (/proc/pressure/memory)")
-    })
+    std::fs::read_to_string("/proc/pressure/memory").ok().and_then(|pressure| stalled(&pressure))
 }
 
 /// Turns a failure into "cannot tell" when the host itself explains it.
@@ -87,11 +88,14 @@ pub fn excuse(outcome: StepOutcome, base_dir: &Path) -> StepOutcome {
     }
 }
 
-/// Per cent of the last 10 s in which all tasks waited for memory (kernel: Documentation/accounting/psi.rst).
-fn memory_stall() -> Option<f64> {
-    let pressure = std::fs::read_to_string("/proc/pressure/memory").ok()?;
+/// Whether the whole host waits for memory, by what `/proc/pressure/memory` says: the share of the last 10 s in which no task got on
+/// (kernel: Documentation/accounting/psi.rst).
+fn stalled(pressure: &str) -> Option<String> {
     let full = pressure.lines().find_map(|line| line.strip_prefix("full avg10="))?;
-    full.split_whitespace().next()?.parse().ok()
+    let percent: f64 = full.split_whitespace().next()?.parse().ok()?;
+    (percent >= STALLED_FROM).then(|| {
+        format!("the host is out of memory: every task was stalled for {percent:.0} % of the last 10 s (/proc/pressure/memory)")
+    })
 }
 
 #[cfg(test)]
@@ -117,5 +121,18 @@ mod tests {
     fn a_failure_on_a_file_system_without_room_is_inconclusive() {
         // procfs reports no free blocks at all.
         assert!(matches!(excuse(failed("x"), Path::new("/proc")), StepOutcome::Inconclusive { .. }));
+    }
+
+    #[test]
+    fn a_host_whose_tasks_all_wait_for_memory_explains_a_failure_and_one_where_some_do_does_not() {
+        let pressure = |some: &str, full: &str| {
+            format!("some avg10={some} avg60=9.00 avg300=1.00 total=99\nfull avg10={full} avg60=8.00 avg300=1.00 total=88\n")
+        };
+        let told = stalled(&pressure("99.00", "63.27")).unwrap();
+        assert!(told.contains("63 % of the last 10 s"), "{told}");
+        assert_eq!(stalled(&pressure("99.00", "49.99")), None, "some wait, and others get on");
+        for nonsense in ["", "full avg10=\n", "full avg10=a lot avg60=0\n", "some avg10=99.00\n"] {
+            assert_eq!(stalled(nonsense), None, "{nonsense:?}");
+        }
     }
 }
