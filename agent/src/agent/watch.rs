@@ -116,7 +116,9 @@ impl Agent {
             Err(error) => return SoakLook::Unclear { reason: error.to_string() },
         };
         if unit.active_state == "inactive" && unit.result == "success" {
-            return SoakLook::Unclear { reason: "somebody has stopped the server".to_owned() };
+            let unit = &bump.instance.unit;
+            let reason = format!("somebody has stopped the server; the soak goes on once it is started (systemctl start {unit})");
+            return SoakLook::Unclear { reason };
         }
         if unit.active_state != "active" {
             let reason = format!("the unit is {} ({}, {} restarts)", unit.active_state, unit.result, unit.n_restarts);

@@ -1,6 +1,6 @@
 //! What a probe means. A check that the old version failed too does not condemn the new one (promise 5).
 
-use crate::domain::{ProbeReport, RehearsalReport, StepOutcome, Verdict};
+use crate::domain::{ProbeReport, ProbeStep, RehearsalReport, StepOutcome, Verdict};
 
 /// The verdict on a live server, given what the old version showed before (`baseline`; `None`: it was never probed).
 pub fn verdict(baseline: Option<&ProbeReport>, report: &ProbeReport) -> Verdict {
@@ -20,6 +20,16 @@ pub fn verdict(baseline: Option<&ProbeReport>, report: &ProbeReport) -> Verdict 
                 Verdict::Inconclusive { reason: format!("{reason} (nothing to compare with: the old version was not probed)") }
             }
         },
+    }
+}
+
+/// What the environment keeps from being known of the running old version, and at which step: the new one could not be judged any
+/// better, so it would be rolled back. What the old version fails is no reason to wait.
+pub fn unclear(baseline: &ProbeReport) -> Option<(ProbeStep, &str)> {
+    let problem = baseline.first_problem()?;
+    match &problem.outcome {
+        StepOutcome::Inconclusive { reason } => Some((problem.step, reason)),
+        StepOutcome::Passed | StepOutcome::Failed { .. } => None,
     }
 }
 
@@ -53,7 +63,7 @@ fn condemned_unless(control_too: bool, reason: String) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ProbeStep, StepRecord};
+    use crate::domain::StepRecord;
 
     fn report(outcomes: &[(ProbeStep, StepOutcome)]) -> ProbeReport {
         let steps = outcomes.iter().map(|(step, outcome)| StepRecord { step: *step, outcome: outcome.clone(), ms: 1 }).collect();

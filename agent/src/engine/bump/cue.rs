@@ -4,7 +4,7 @@
 use strum::VariantArray;
 
 use super::Bump;
-use crate::domain::{UnixMs, Verdict};
+use crate::domain::{ProbeStep, UnixMs, Verdict};
 use crate::engine::{Blame, Event, Fault, Phase, SoakLook, Undo, judge};
 
 /// How often a step of a rollback is tried before the bump is `stuck`.
@@ -118,7 +118,16 @@ pub fn weigh(bump: &Bump, now_ms: UnixMs, event: &Event) -> (Cue, Option<Fault>)
                 blamed(Cue::RehearsalUnclear, format!("the rehearsal could not tell: {reason}"), Blame::User)
             }
         },
-        Event::BaselineTaken { .. } => plain(Cue::BaselineTaken),
+        // Nobody's server is stopped for a new version that could only be rolled back again.
+        Event::BaselineTaken { report } => match judge::unclear(report) {
+            None => plain(Cue::BaselineTaken),
+            Some((step, reason)) => {
+                // The proxy is everybody's; what else is in the way is this user's alone.
+                let blame = if step == ProbeStep::Dispatch { Blame::Environment } else { Blame::User };
+                let reason = format!("the running {} could not be checked, and was not touched: {reason}", bump.from);
+                blamed(failed(bump), reason, blame)
+            }
+        },
         Event::Seeded { .. } => plain(Cue::Seeded),
         Event::Quiesced { .. } => plain(Cue::Quiesced),
         Event::FoundBusy { .. } => plain(Cue::FoundBusy),

@@ -86,7 +86,10 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
             }
         }
         Event::Looked(look) => {
-            bump.soaked_ms = bump.soaked_ms(now_ms);
+            // Only what was seen counts: a server that somebody has stopped does not soak.
+            if !matches!(look, SoakLook::Unclear { .. }) {
+                bump.soaked_ms = bump.soaked_ms(now_ms);
+            }
             bump.soak_looked_ms = Some(now_ms);
             bump.soak_until_ms = Some(now_ms.saturating_add((bump.soak_ms - bump.soaked_ms).max(0)));
             looked(bump, next, look);
@@ -133,7 +136,7 @@ fn looked(bump: &mut Bump, next: Phase, look: SoakLook) {
             bump.bad_looks = 0;
             bump.remark = None;
         }
-        SoakLook::Unclear { reason } => bump.remark = Some(format!("could not be looked at: {reason}")),
+        SoakLook::Unclear { reason } => bump.remark = Some(format!("in its soak, but cannot be looked at: {reason}")),
         SoakLook::Bad { reason, new_work, .. } => {
             bump.bad_looks += 1;
             if next == Phase::Soaking && bump.bad_looks >= super::cue::BAD_LOOKS {

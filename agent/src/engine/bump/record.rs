@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{BumpId, Deferral, Instance, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, Version, WorkMarks};
-use crate::engine::{Fault, Phase};
+use crate::engine::{Fault, Phase, Undo};
 
 /// The transaction that moves one instance from version `from` to version `to`. All that is known of it; the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,11 +125,12 @@ impl Bump {
         self.due().is_some()
     }
 
-    /// Whether the user's data is between two versions, or not known yet to be right: nothing of the user's t3 may open it but
-    /// what the bump itself runs.
+    /// Whether the user's data is between two versions: nothing of the user's t3 may open it. Once a server that runs on its own data is
+    /// only being checked, it may be paired with as any other: the site's reverse proxy does, when it is asked to show the same.
     pub fn is_in_gap(&self) -> bool {
         match self.phase {
-            Phase::Quiesced | Phase::Secured | Phase::Switched | Phase::Started | Phase::Verified => true,
+            Phase::Quiesced | Phase::Secured | Phase::Switched | Phase::Started => true,
+            Phase::Verified | Phase::RollingBack(Undo::Rechecked) => false,
             Phase::RollingBack(_) | Phase::Stuck => true,
             Phase::Planned | Phase::Rehearsed | Phase::Ready | Phase::Baselined | Phase::Seeded => false,
             Phase::Soaking | Phase::Settled | Phase::Closing(_) | Phase::Closed(_) => false,

@@ -110,6 +110,38 @@ fn a_clock_that_jumps_neither_ends_a_soak_nor_stretches_it_for_a_year() {
 }
 
 #[test]
+fn a_soak_counts_only_time_in_which_the_server_could_be_seen() {
+    let looked = |bump: Bump, now, look| step(bump, now, Event::Looked(look)).0;
+    let unclear = || SoakLook::Unclear { reason: "somebody has stopped the server".to_owned() };
+    let mut bump = looked(soaking(), 150_000, SoakLook::Good);
+    for hour in 1..=24 {
+        bump = looked(bump, hour * 3_600_000, unclear());
+    }
+    assert_eq!((bump.phase, bump.bad_looks, bump.soaked_ms < 150_000), (Phase::Soaking, 0, true), "{bump:?}");
+    assert!(bump.remark.as_ref().is_some_and(|remark| remark.contains("somebody has stopped the server")));
+    bump = looked(bump, 24 * 3_600_000 + 150_000, SoakLook::Good);
+    assert_eq!((bump.phase, bump.remark.as_ref()), (Phase::Soaking, None), "a day without a server is no soak");
+}
+
+#[test]
+fn nobodys_server_is_stopped_while_the_environment_keeps_the_old_version_from_being_checked() {
+    let baseline = |step, outcome| ProbeReport { steps: vec![StepRecord { step, outcome, ms: 1 }], ..ProbeReport::default() };
+    let unclear = || StepOutcome::Inconclusive { reason: "the reverse proxy did not answer".to_owned() };
+    let failed = StepOutcome::Failed { reason: "HTTP 500".to_owned(), contract_moved: false };
+    let taken = |report| {
+        let bump = Bump { phase: Phase::Baselined, ..sample(BumpId(1), "alice") };
+        step(bump, 100, Event::BaselineTaken { report }).0
+    };
+    for (step, blame) in [(ProbeStep::Dispatch, Blame::Environment), (ProbeStep::Unit, Blame::User)] {
+        let bump = taken(baseline(step, unclear()));
+        assert_eq!(bump.phase, Phase::Closing(Outcome::Cancelled));
+        let fault = bump.fault.unwrap();
+        assert!(fault.blame == blame && fault.reason.contains("was not touched"), "{fault:?}");
+    }
+    assert_eq!(taken(baseline(ProbeStep::Exchange, failed)).phase, Phase::Seeded, "the new version may be the cure");
+}
+
+#[test]
 fn a_good_bump_goes_through_every_phase_and_settles_after_its_soak() {
     let bump = soaking();
     assert_eq!(bump.phase, Phase::Soaking);

@@ -2,7 +2,7 @@
 //!
 //! The proxy is not the version's: whatever keeps it from answering is inconclusive.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderName, HeaderValue, SET_COOKIE};
 use reqwest::redirect::Policy;
@@ -11,8 +11,28 @@ use super::exchange::cookie;
 use crate::domain::StepOutcome;
 use crate::worker::tasks::trouble::{failed, inconclusive};
 
-/// `GET url` with `header: user`, following no redirect; expects the cookie called `name`.
+/// A proxy that signs people in has t3 mint a credential, and exchanges it, before it answers: so many times what one request may take.
+const TIMES: u32 = 5;
+/// But no longer than this, however long one request may take.
+const AT_MOST: Duration = Duration::from_secs(60);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Has the proxy at `url` asked, for `user`, for the cookie called `name`, until it answers or the time for it is over. `timeout` is what one
+/// request to a server may take.
 pub async fn dispatch(url: &str, header: &str, user: &str, name: &str, timeout: Duration) -> Result<(), StepOutcome> {
+    let until = Instant::now() + (timeout * TIMES).min(AT_MOST);
+    loop {
+        let answer = ask(url, header, user, name, until.saturating_duration_since(Instant::now()).max(timeout)).await;
+        if !matches!(answer, Err(StepOutcome::Inconclusive { .. })) || Instant::now() + PAUSE + timeout > until {
+            return answer;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// `GET url` with `header: user`, following no redirect; expects the cookie called `name`.
+async fn ask(url: &str, header: &str, user: &str, name: &str, timeout: Duration) -> Result<(), StepOutcome> {
     // Fails when a provider is installed already, which is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     let client = reqwest::Client::builder()

@@ -289,8 +289,16 @@ fn without_room_on_the_users_file_system_a_failure_is_inconclusive() {
 #[test]
 fn the_proxy_has_to_set_the_cookie_and_its_absence_is_inconclusive() {
     let t3 = server(|_| None);
-    let proxy = serve(|asked| match (asked.line.as_str(), asked.header("x-user")) {
-        ("GET /good", Some("alice")) => Play::json(302, "").with_header("Location", "/elsewhere").with_cookie(COOKIE),
+    let stumbles = AtomicU32::new(2);
+    let proxy = serve(move |asked| match (asked.line.as_str(), asked.header("x-user")) {
+        ("GET /stumbles", _)
+            if stumbles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() =>
+        {
+            Play::json(502, "")
+        }
+        ("GET /good" | "GET /stumbles", Some("alice")) => {
+            Play::json(302, "").with_header("Location", "/elsewhere").with_cookie(COOKIE)
+        }
         ("GET /bare", _) => Play::json(302, "").with_header("Location", "/login"),
         _ => Play::json(502, ""),
     });
@@ -300,7 +308,7 @@ fn the_proxy_has_to_set_the_cookie_and_its_absence_is_inconclusive() {
         user.probe().first_problem().map(|record| (record.step, record.outcome.clone()))
     };
     let at = |path: &str| format!("http://{}{path}", proxy.address());
-    assert_eq!(outcome(at("/good")), None);
+    assert_eq!((outcome(at("/good")), outcome(at("/stumbles"))), (None, None));
     assert!(matches!(outcome(at("/bare")), Some((ProbeStep::Dispatch, StepOutcome::Failed { .. }))));
     assert!(matches!(outcome(at("/down")), Some((ProbeStep::Dispatch, StepOutcome::Inconclusive { .. }))));
     assert!(matches!(outcome("http://127.0.0.1:1/".to_owned()), Some((ProbeStep::Dispatch, StepOutcome::Inconclusive { .. }))));
