@@ -22,6 +22,7 @@ struct Now {
     running: BTreeMap<UserName, (String, Option<Version>)>,
     silent: BTreeMap<UserName, (String, Instant)>,
     uninstallable: BTreeMap<Version, String>,
+    cramped: Option<String>,
 }
 
 impl Board {
@@ -33,6 +34,7 @@ impl Board {
             running: BTreeMap::new(),
             silent: BTreeMap::new(),
             uninstallable: BTreeMap::new(),
+            cramped: None,
         };
         Self { since_ms, now: Mutex::new(now) }
     }
@@ -87,6 +89,16 @@ impl Board {
     /// Forgets it: another order to enforce tries again.
     pub fn clear_uninstallable(&self) {
         self.lock().uninstallable.clear();
+    }
+
+    /// Notes whether the disks have room for all that is to be done, and why not.
+    pub fn set_cramped(&self, reason: Option<String>) {
+        self.lock().cramped = reason;
+    }
+
+    /// Why the disks had no room for all, when they were last looked at.
+    pub fn cramped(&self) -> Option<String> {
+        self.lock().cramped.clone()
     }
 
     /// What could not be installed since the last order to enforce.

@@ -56,21 +56,29 @@ impl Agent {
         // Who orders it wants to know how things are, not how they were.
         self.sights.forget_all();
         let begun = now_ms();
-        match self.foresee(pin).await {
-            Ok(view) => {
-                if let Some(why) = self.cramped(&view).await {
-                    return (RunOutcome::Refused, format!("{why}. Nothing was changed"));
-                }
-            }
+        let view = match self.foresee(pin).await {
+            Ok(view) => view,
             Err(error) => return (RunOutcome::Refused, format!("{error}. Nothing was changed")),
-        }
+        };
         let remembered = self
             .journal
             .set_enforced_ms(begun)
             .and_then(|()| self.journal.set_rollout_tries(RolloutTries::default()))
-            .and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?));
+            .and_then(|()| self.journal.set_enforced_pin(&serde_json::to_string(pin)?))
+            // From now on it is the agent's, also one that is started after this one has died.
+            .and_then(|()| self.journal.set_unfinished(true));
         if let Err(error) = remembered {
             return (RunOutcome::Refused, format!("{error}. Nothing was changed"));
+        }
+        match self.hold_back_without_room(view).await {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                return (
+                    RunOutcome::Refused,
+                    format!("{why}. Nothing was changed; it is tried again by itself, ever more rarely"),
+                );
+            }
+            Err(error) => return (RunOutcome::Refused, format!("{error}. Nothing was changed")),
         }
         if let Err(error) = self.advance(pin, None, &|line| run.say(line), calls).await {
             return (RunOutcome::Refused, error.to_string());

@@ -70,6 +70,7 @@ impl Agent {
             installed: self.store.list().unwrap_or_default().into_iter().map(|installed| installed.version).collect(),
             quarantine: self.journal.quarantine().unwrap_or_default().into_iter().map(|q| (q.version, q.reason)).collect(),
             uninstallable: self.board.uninstallable(),
+            cramped: self.board.cramped(),
             cleared: self.journal.cleared().unwrap_or_default(),
             enforced_ms: self.tried_from_ms().unwrap_or(0),
             rules: self.rules(),

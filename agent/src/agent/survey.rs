@@ -79,6 +79,7 @@ impl Agent {
             installed: self.store.list()?.into_iter().map(|installed| installed.version).collect(),
             quarantine: self.journal.quarantine()?.into_iter().map(|q| (q.version, q.reason)).collect(),
             uninstallable: self.board.uninstallable(),
+            cramped: self.board.cramped(),
             cleared: self.journal.cleared()?,
             enforced_ms: self.tried_from_ms()?,
             rules: self.rules(),

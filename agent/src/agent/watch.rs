@@ -78,7 +78,12 @@ impl Agent {
             self.journal.set_unfinished(false)?;
             return Ok(false);
         };
-        let all = self.try_halted_again()? || all;
+        let again = self.try_halted_again()?;
+        if again && let Some(why) = self.hold_back_without_room(self.survey(&pin, Some(&enforced)).await?).await? {
+            tracing::warn!("{why}. Nothing was changed");
+            return Ok(false);
+        }
+        let all = again || all;
         if !all && (!self.sights.is_empty() || self.halt.is_noted()) {
             let mut eligible = false;
             for user in self.sights.due(now_ms()) {

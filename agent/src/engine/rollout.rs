@@ -25,6 +25,8 @@ pub struct HostView {
     pub quarantine: BTreeMap<Version, String>,
     /// Versions that could not be installed since the last enforcement, with the reason.
     pub uninstallable: BTreeMap<Version, String>,
+    /// Why the disks have no room for all that is to be done, as it was last found out; nobody is touched then.
+    pub cramped: Option<String>,
     /// When the operator last said that a version may be tried again.
     pub cleared: BTreeMap<Version, UnixMs>,
     /// When the pin was last enforced by order, or a rollout that had stopped was tried again unasked; what failed before then
@@ -162,6 +164,11 @@ pub fn decide(view: &HostView, instance: &InstanceView) -> Decision {
     if let Some(reason) = view.uninstallable.get(wanted) {
         return Decision::HoldBack(format!("{wanted} is not installed: {reason}"));
     }
+    if let Some(reason) = &view.cramped {
+        return Decision::HoldBack(format!(
+            "{reason}. It is tried again by itself, ever more rarely; `t3pin enforce` tries at once"
+        ));
+    }
     if let Some(reason) = stopped_rollout(view, wanted) {
         return Decision::HoldBack(format!(
             "the rollout of {wanted} stopped: {}. It is tried again by itself, ever more rarely; `t3pin enforce` tries at once",
@@ -238,7 +245,7 @@ pub fn comes_back(view: &HostView, instance: &InstanceView) -> bool {
 }
 
 /// When the last of those failures ended that hold somebody up and that another try may mend: a fault of the host's, a rehearsal that could not
-/// tell, an install that did not work. `None` when there is nothing to try again. Never for a version that is quarantined.
+/// tell, an install that did not work, no room for all. `None` when there is nothing to try again. Never for a version that is quarantined.
 pub fn halted_ms(view: &HostView) -> Option<UnixMs> {
     if view.frozen.is_some() {
         return None;
@@ -260,7 +267,7 @@ fn halted(view: &HostView, instance: &InstanceView) -> Option<UnixMs> {
             && last.fault.as_ref().is_some_and(|fault| fault.blame == Blame::User)
     });
     let failed = stops.chain(own).filter_map(|last| last.ended_ms).max();
-    failed.or_else(|| view.uninstallable.contains_key(wanted).then_some(view.enforced_ms))
+    failed.or_else(|| (view.uninstallable.contains_key(wanted) || view.cramped.is_some()).then_some(view.enforced_ms))
 }
 
 /// The instances in the order in which they would be bumped: canary first.

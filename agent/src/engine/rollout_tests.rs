@@ -142,6 +142,10 @@ fn what_the_host_stopped_and_what_could_not_be_told_is_to_be_tried_again_and_not
     assert_eq!(halted_ms(&view), None, "it has been tried since");
     view.uninstallable.insert("0.0.25".parse().unwrap(), "the registry is away".to_owned());
     assert_eq!(halted_ms(&view), Some(7_000_000));
+    view.uninstallable.clear();
+    view.cramped = Some("no room on /home".to_owned());
+    assert_eq!(halted_ms(&view), Some(7_000_000));
+    assert!(matches!(decide(&view, &view.instances[1]), Decision::HoldBack(reason) if reason.contains("no room on /home")));
     view.quarantine.insert("0.0.25".parse().unwrap(), "crashes".to_owned());
     assert_eq!(halted_ms(&view), None, "a version that failed is not tried unasked");
     view.quarantine.clear();

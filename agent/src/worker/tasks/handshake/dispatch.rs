@@ -46,8 +46,10 @@ async fn ask(url: &str, header: &str, user: &str, name: &str, timeout: Duration)
         return Err(inconclusive(format!("\"{header}\" is no header name; see `dispatch_header` under [health]")));
     };
     let reply = client.get(url).header(header, value).send().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        inconclusive(format!("the reverse proxy did not answer: {error}{cause}"))
+        // What it comes down to ("Connection refused"); what lies above that speaks of the client's own doings.
+        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+        let cause = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
+        inconclusive(format!("the reverse proxy did not answer: {cause} ({url})"))
     })?;
     let status = reply.status();
     let cookies: Vec<String> =
