@@ -7,6 +7,16 @@ use crate::common::{GOOD, OLD, Site};
 /// Writes wherever it may until there is no room.
 const FILLS_DISK: &str = "0.0.108";
 
+/// Takes more memory than a rehearsal may have.
+const EATS_MEMORY: &str = "0.0.109";
+
+/// Ends a process of a rehearsal that has more than a GiB, as the kernel ends it where the limit holds. Fails when there is none.
+const PLAY_KERNEL: &str = r#"for unit in $(systemctl list-units --plain --no-legend 't3pin-rehearse-*' | cut -d' ' -f1); do
+    for pid in $(cat "/sys/fs/cgroup$(systemctl show --property=ControlGroup --value "$unit")/cgroup.procs"); do
+        [ "$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$pid/status")" -gt 1048576 ] && kill -KILL "$pid" && exit 0
+    done
+done 2>/dev/null; exit 1"#;
+
 /// Notes every 20 ms what is free, in MiB: on the file system of the homes, on that of the system, in the shared memory. Keeps the least.
 const WATCH: &str = r#"
 import os, time
@@ -58,7 +68,7 @@ fn leave(site: &Site, mebibytes: i64) {
 }
 
 #[test]
-fn a_release_that_fills_the_disk_in_its_rehearsal_takes_no_room_from_anybody_and_is_condemned_once_it_is_sure_that_it_was_it() {
+fn a_release_that_takes_all_there_is_in_its_rehearsal_harms_nobody_and_is_condemned_once_it_is_sure_that_it_was_it() {
     let site = site_with_homes(&["alice", "bob"], 400);
     site.settings("[drain]\nretry_after = \"2s\"\n");
     let users = ["alice", "bob"];
@@ -82,10 +92,7 @@ fn a_release_that_fills_the_disk_in_its_rehearsal_takes_no_room_from_anybody_and
 
     // Little room: that is no fault of a version's, as far as anybody can tell.
     watch(&site);
-    site.write(
-        "/etc/t3pin/pin.toml",
-        &format!("version = \"{FILLS_DISK}\"\n[users.bob]\nversion = \"{OLD}\"\nreason = \"demo\"\n"),
-    );
+    pin_alice(&site, FILLS_DISK);
     let told = site.enforce_to(5).stdout;
     assert!(told.contains("could not tell"), "{told}");
     assert_eq!(site.status()["quarantine"], serde_json::json!([]), "{told}");
@@ -110,9 +117,33 @@ fn a_release_that_fills_the_disk_in_its_rehearsal_takes_no_room_from_anybody_and
     println!("least free in MiB: {:?} of {room}", least(&site));
     assert!(least(&site).0 > room - 1200, "it was stopped long before the disk was full: {:?} of {room}", least(&site));
     assert!((free(&site, "/home") - room).abs() <= 2, "the room is back: {} of {room} MiB", free(&site, "/home"));
+
+    eats_memory(&site);
     site.pin(OLD);
     site.enforce_to(0);
-    assert_eq!(site.untouched(&users), before);
+    assert_eq!(site.untouched(&users), before, "somebody was touched");
+}
+
+/// Whether the host has too little or the release wants too much cannot be told.
+fn eats_memory(site: &Site) {
+    site.settings("[drain]\nretry_after = \"1h\"\n");
+    pin_alice(site, EATS_MEMORY);
+    site.ok("systemd-run --quiet --collect t3pin enforce --wait");
+    if site.sh("grep --quiet --word-regexp memory /sys/fs/cgroup/cgroup.controllers").code != 0 {
+        println!("no limit on memory holds in this machine: the test ends the candidate in place of the kernel");
+        site.until("the candidate has eaten", |site| site.sh(PLAY_KERNEL).code == 0);
+    }
+    site.await_state("alice", "refused");
+    let alice = site.instance("alice");
+    assert!(alice["detail"].as_str().unwrap().contains("the rehearsal could not tell"), "{alice:#}");
+    let quarantine = site.status()["quarantine"].clone();
+    assert!(quarantine.as_array().unwrap().iter().all(|entry| entry["version"] != EATS_MEMORY), "{quarantine:#}");
+    site.nothing_is_left(EATS_MEMORY);
+}
+
+/// alice is to run `version`, and bob what he runs.
+fn pin_alice(site: &Site, version: &str) {
+    site.write("/etc/t3pin/pin.toml", &format!("version = \"{version}\"\n[users.bob]\nversion = \"{OLD}\"\nreason = \"demo\"\n"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod greedy;
 mod handover;
 mod hardening;
 mod install;
+mod orphans;
 mod own_cli;
 mod package;
 mod pin_file;
