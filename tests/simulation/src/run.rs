@@ -299,6 +299,7 @@ impl Story {
                     .filter_map(|(version, why)| Some((version.parse().ok()?, why.clone())))
                     .collect(),
                 uninstallable: BTreeMap::new(),
+                cramped: None,
                 cleared: inner.book.cleared.clone(),
                 enforced_ms: inner.book.enforced_ms,
                 rules: Rules { quiet_ms: QUIET, ..Rules::default() },
