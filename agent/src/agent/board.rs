@@ -29,8 +29,9 @@ impl Board {
     /// A board of an agent that started at `since_ms`.
     pub fn new(since_ms: UnixMs) -> Self {
         let now = Now {
-            state: "idle",
-            doing: "idle".to_owned(),
+            // Whoever asks before the first look at what was under way is not told that all is at rest.
+            state: "recovering",
+            doing: "starting".to_owned(),
             running: BTreeMap::new(),
             silent: BTreeMap::new(),
             uninstallable: BTreeMap::new(),
