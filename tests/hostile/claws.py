@@ -99,6 +99,12 @@ def look_at_those_that_stand():
                     continue
                 tried.add(pid)
                 os.kill(pid, signal.SIGSTOP)
+                while ") T " not in open(f"/proc/{pid}/stat").read():
+                    pass
+                # It may have become the t3 that it runs, which is the user's.
+                if not open(f"/proc/{pid}/cmdline", "rb").read().startswith(b"/proc/self/exe\0worker"):
+                    os.kill(pid, signal.SIGCONT)
+                    continue
                 reached = []
                 for part in ("mem", "environ", "maps"):
                     try:
