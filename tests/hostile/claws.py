@@ -9,7 +9,6 @@ import ctypes, os, signal, sys
 libc = ctypes.CDLL(None, use_errno=True)
 PTRACE_SEIZE = 0x4206
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
-ME = os.getuid()
 
 
 def processes():
@@ -49,17 +48,6 @@ def all_workers(number):
                 os.kill(pid, number)
             except OSError:
                 pass
-
-
-def whatever_runs_as_me():
-    """Programs that t3pin starts as the user, too: the t3 that mints. Not the server, which would only be down."""
-    while True:
-        for pid, seen, command in processes():
-            if seen.st_uid == ME and (b"auth\0pairing" in command or b"auth\0session" in command):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    pass
 
 
 def look():
@@ -111,6 +99,12 @@ def look_at_those_that_stand():
                     continue
                 tried.add(pid)
                 os.kill(pid, signal.SIGSTOP)
+                while ") T " not in open(f"/proc/{pid}/stat").read():
+                    pass
+                # It may have become the t3 that it runs, which is the user's.
+                if not open(f"/proc/{pid}/cmdline", "rb").read().startswith(b"/proc/self/exe\0worker"):
+                    os.kill(pid, signal.SIGCONT)
+                    continue
                 reached = []
                 for part in ("mem", "environ", "maps"):
                     try:
@@ -140,7 +134,6 @@ def look_at_those_that_stand():
 CLAWS = {
     "kill-workers": lambda: all_workers(signal.SIGKILL),
     "stop-workers": lambda: all_workers(signal.SIGSTOP),
-    "kill-what-mints": whatever_runs_as_me,
     "look-into-everything": look,
     "look-into-workers-that-work": look_at_those_that_stand,
 }

@@ -80,6 +80,10 @@ def changes(client):
     descriptor(client, version=random.choice(["0.0.24", "0.0.25", "9.9.9", "0.0.25\n", "x" * 1000, "\x1b[2J"]), id=random.choice(["a", "b" * 5000, "../..", None]))
 
 
+def bobs(client):
+    descriptor(client, id="b0b00000-0000-4000-8000-000000000000")
+
+
 def promises(client):
     client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\n{")
     time.sleep(60)
@@ -95,7 +99,5 @@ def elsewhere(client):
 
 LIES = {
     "drips": drip, "floods": flood, "endless-headers": headers, "redirects": redirect, "nests": nested,
-    "claims-to-be-the-new-version-and-bobs": lambda client: descriptor(client, id="b0b00000-0000-4000-8000-000000000000"),
-    "agrees-to-everything": agrees, "continues-without-end": continues, "answers-differently-each-time": changes,
-    "promises-an-endless-body": promises, "leads-elsewhere": elsewhere,
+    "agrees-to-everything": agrees, "tells-another-lie-each-time": lambda client: random.choice([changes, bobs, continues, promises, elsewhere])(client),
 }

@@ -13,7 +13,7 @@ use super::{StateError, blocking};
 use crate::domain::{Place, UserName};
 
 /// Looking at names, sizes and processes: milliseconds, with tens of thousands of attachments seconds.
-pub const LOOK: Duration = Duration::from_secs(30);
+pub const LOOK: Duration = Duration::from_secs(20);
 /// Renames, and having them on the disk.
 pub const CHANGE: Duration = Duration::from_secs(120);
 
