@@ -28,6 +28,12 @@ impl FileSystem {
         let dir = tempfile::tempdir().unwrap();
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None).expect("these tests run as root");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Every tmpfs counts its inodes from one, and who has mapped a file is known by its inode alone (see `holders`): two tests at
+        // the same time would take each other's databases for their own.
+        for _ in 0..std::process::id().wrapping_mul(7919) % 16_384 {
+            fs::File::create(dir.path().join("x")).unwrap();
+            fs::remove_file(dir.path().join("x")).unwrap();
+        }
         Self { dir, _image: None }
     }
 
