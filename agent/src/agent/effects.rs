@@ -220,8 +220,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// Who else than the server has its port. `control_group` is the unit's.
 pub(super) async fn intruder_at(instance: &Instance, listeners: Listeners, control_group: &str) -> Option<Intruder> {
-    let (port, uid, group) = (instance.port, instance.place.account.uid, control_group.to_owned());
-    let look = move || intruder(&listeners, port, uid, |pid| is_member(pid, &group));
+    let (instance, group) = (instance.clone(), control_group.to_owned());
+    let look = move || intruder(&listeners, &instance, |pid| is_member(pid, &group));
     tokio::task::spawn_blocking(look).await.ok().flatten()
 }
 
@@ -255,7 +255,8 @@ fn steadiness(before: &UnitState, after: &UnitState) -> StepOutcome {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::Verdict;
+    use crate::domain::{BumpId, Verdict};
+    use crate::engine::bump::sample;
     use crate::engine::judge::verdict;
 
     #[test]
@@ -273,7 +274,7 @@ mod tests {
         assert!(matches!(verdict(Some(&before), &seen(StepOutcome::Passed)), Verdict::Unhealthy { .. }));
         let mut listeners = Listeners::default();
         listeners.take("heading\n 0: 0100007F:0EBD 00000000:0000 0A 0:0 00:0 0 0 0 12 1 0\n");
-        let stranger = intruder(&listeners, 3773, 1001, |_| false);
+        let stranger = intruder(&listeners, &sample(BumpId(1), "alice").instance, |_| false);
         for (intruder, killed) in [(stranger.as_ref(), false), (None, true)] {
             let unit = of_host(3773, intruder, killed).unwrap();
             assert!(matches!(verdict(Some(&before), &seen(unit)), Verdict::Inconclusive { .. }), "{intruder:?} {killed}");

@@ -122,7 +122,10 @@ impl Agent {
             Ok(unit) => unit,
             Err(error) => return SoakLook::Unclear { reason: error.to_string() },
         };
-        if unit.active_state == "inactive" && unit.result == "success" {
+        // One that takes no notice of the stop is killed by systemd at its deadline, which is its `Result=` then.
+        let ended =
+            matches!(unit.active_state.as_str(), "inactive" | "failed") && matches!(unit.result.as_str(), "success" | "timeout");
+        if ended || unit.active_state == "deactivating" {
             let unit = &bump.instance.unit;
             let reason = format!("somebody has stopped the server; the soak goes on once it is started (systemctl start {unit})");
             return SoakLook::Unclear { reason };

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::Listeners;
 use super::listeners::Listener;
+use crate::domain::Instance;
 
 /// Descriptors of one process that are looked at; a server has some hundred.
 const MOST: usize = 65_536;
@@ -28,17 +29,17 @@ impl fmt::Display for Intruder {
     }
 }
 
-/// Who else than the server listens on `port`. `uid` is the server's, and `is_server` says whether a process is of its unit. Only what
-/// was seen counts: a process of the user's own is named when it holds a socket that no process of the unit holds. Looks at every process
-/// of the user's; on a thread that may wait.
-pub fn intruder(listeners: &Listeners, port: u16, uid: u32, is_server: impl Fn(u32) -> bool) -> Option<Intruder> {
-    let on = listeners.on(port);
+/// Who else than the server of `instance` listens where it does; `is_server` says whether a process is of its unit. Only what was seen
+/// counts: a process of the user's own is named when it holds a socket that no process of the unit holds. Looks at every process of this
+/// host; on a thread that may wait.
+pub fn intruder(listeners: &Listeners, instance: &Instance, is_server: impl Fn(u32) -> bool) -> Option<Intruder> {
+    let (on, uid) = (listeners.in_the_way(&instance.host, instance.port), instance.place.account.uid);
     if let Some(stranger) = on.iter().find(|listener| listener.uid != uid)
         && !on.iter().any(|listener| listener.uid == uid)
     {
         return Some(Intruder { uid: stranger.uid, process: None });
     }
-    let holders: Vec<(u32, u64)> = processes().flat_map(|pid| held(pid, on)).collect();
+    let holders: Vec<(u32, u64)> = processes().flat_map(|pid| held(pid, &on)).collect();
     let (servers, others): (Vec<_>, Vec<_>) = holders.into_iter().partition(|(pid, _)| is_server(*pid));
     let (pid, _) = others.into_iter().find(|(_, inode)| !servers.iter().any(|(_, held)| held == inode))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -65,6 +66,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::domain::{Account, Place};
 
     fn table(local: &TcpListener, uid: u32) -> Listeners {
         let (port, inode) = (local.local_addr().unwrap().port(), rustix::fs::fstat(local).unwrap().st_ino);
@@ -73,18 +75,25 @@ mod tests {
         all
     }
 
+    fn server(port: u16, uid: u32) -> Instance {
+        let (user, home) = ("alice".parse().unwrap(), "/home/alice".into());
+        let account = Account { user, uid, gid: uid, home, shell: "/bin/sh".into() };
+        let host = "127.0.0.1".to_owned();
+        Instance { place: Place::of(account), unit: "t3-serve@alice.service".to_owned(), host, port }
+    }
+
     #[test]
     fn whoever_holds_the_port_and_is_not_of_the_unit_is_named_and_the_server_is_not() {
         let local = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = local.local_addr().unwrap().port();
         let all = table(&local, 1001);
         let own = std::process::id();
-        assert_eq!(intruder(&all, port, 1001, |pid| pid == own), None, "the server itself");
-        let found = intruder(&all, port, 1001, |_| false).unwrap();
+        assert_eq!(intruder(&all, &server(port, 1001), |pid| pid == own), None, "the server itself");
+        let found = intruder(&all, &server(port, 1001), |_| false).unwrap();
         assert_eq!(found.process.as_ref().unwrap().0, own);
         assert!(found.to_string().contains(&format!("(pid {own}) of uid 1001, which is not of the server's unit")), "{found}");
-        assert_eq!(intruder(&all, port.wrapping_add(1), 1001, |_| false), None, "nobody listens there");
-        let found = intruder(&all, port, 1002, |_| false).unwrap();
+        assert_eq!(intruder(&all, &server(port.wrapping_add(1), 1001), |_| false), None, "nobody listens there");
+        let found = intruder(&all, &server(port, 1002), |_| false).unwrap();
         assert_eq!(found.to_string(), "a process of uid 1001, which is not the server's");
     }
 
@@ -93,6 +102,6 @@ mod tests {
         let local = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, all) = (local.local_addr().unwrap().port(), table(&local, 1001));
         drop(local);
-        assert_eq!(intruder(&all, port, 1001, |_| false), None);
+        assert_eq!(intruder(&all, &server(port, 1001), |_| false), None);
     }
 }

@@ -49,7 +49,7 @@ impl Systemd {
     pub async fn connect() -> Result<Self, SystemdError> {
         let what = "connecting to the system bus";
         let connection = within(what, CALL_DEADLINE, zbus::Connection::system()).await?;
-        let systemd = Self { connection, lost: Arc::new(watch::Sender::new(false)) };
+        let systemd = Self { connection, lost: Arc::new(watch::Sender::new(false)), search_path: Arc::default() };
         systemd.manager::<_, ()>("subscribing to systemd's signals", "Subscribe", &()).await?;
         Ok(systemd)
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 pub use cgroup::{ControlGroup, is_member};
 pub use freezer::Freeze;
@@ -30,6 +30,7 @@ pub use frozen::{FrozenNotes, release_frozen};
 pub struct Systemd {
     connection: zbus::Connection,
     lost: Arc<watch::Sender<bool>>,
+    search_path: Arc<OnceCell<Vec<String>>>,
 }
 
 /// Why a call to systemd failed.

@@ -29,13 +29,22 @@ impl Systemd {
                 names.insert(unit.0);
             }
         }
-        let what = "asking systemd for its unit path";
-        let path = self.property(what, &manager_path(), super::bus::MANAGER_INTERFACE, "UnitPath").await?;
-        for directory in strings(Some(&path)) {
-            names.extend(wanted_instances(Path::new(&directory)));
+        for directory in self.search_path().await? {
+            names.extend(wanted_instances(Path::new(directory)));
         }
         names.retain(|name| name.len() > "t3-serve@.service".len());
         Ok(names.into_iter().collect())
+    }
+
+    /// Where the manager looks for units. Asked once: it is the same for as long as the manager lives, and who looks every half minute
+    /// shall wake nobody for it.
+    async fn search_path(&self) -> Result<&[String], SystemdError> {
+        let asked = self.search_path.get_or_try_init(async || {
+            let what = "asking systemd for its unit path";
+            let path = self.property(what, &manager_path(), super::bus::MANAGER_INTERFACE, "UnitPath").await?;
+            Ok(strings(Some(&path)))
+        });
+        Ok(asked.await?)
     }
 
     /// What systemd knows about `unit` (loads it).
