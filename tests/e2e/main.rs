@@ -7,6 +7,7 @@ mod bad_release;
 mod common;
 mod crash;
 mod cut_off;
+mod doctor;
 mod draining;
 mod explain;
 mod found;

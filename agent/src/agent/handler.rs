@@ -10,8 +10,8 @@ use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::explanation::Explanation;
 use crate::api::server::Handler;
 use crate::api::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
-    PlanReport, PlanStep, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, FreezeRequest, Inside, MintRequest,
+    Minted, PlanReport, PlanStep, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
@@ -228,6 +228,10 @@ impl Handler for Doors {
         let report = run.report();
         tokio::spawn(async move { agent.verify_versions(version, &run).await });
         Ok(report)
+    }
+
+    async fn doctor(&self) -> DoctorReport {
+        self.agent.doctor().await
     }
 
     async fn retry_version(&self, caller: Caller, inside: Inside, request: RetryRequest) -> Result<RunReport, ApiError> {

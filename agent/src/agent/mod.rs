@@ -8,6 +8,7 @@ mod aftermath;
 mod attended;
 mod board;
 mod desk;
+mod doctor;
 mod drift;
 mod drive;
 mod effects;

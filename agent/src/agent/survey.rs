@@ -199,7 +199,7 @@ impl Agent {
 
     /// Whether the unit starts the binding, in whatever way: one that starts a version of its own would run it on data that was
     /// made for another. When systemd does not answer, nothing is known against it.
-    async fn starts_binding(&self, instance: &Instance) -> bool {
+    pub(super) async fn starts_binding(&self, instance: &Instance) -> bool {
         let binding = format!("/bindings/{}/", instance.user());
         match self.systemd.start_line(&instance.unit).await {
             Ok(start) => start.arguments.iter().any(|argument| argument.contains(&binding)),

@@ -9,9 +9,9 @@ use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::explanation::{ExplainedStep, Explanation};
 use super::server::Handler;
 use super::types::{
-    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, InstanceStatus,
-    MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, RetryRequest, RollbackRequest, RolloutStatus,
-    RunOutcome, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus, WaitStatus,
+    AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, Finding, FreezeRequest,
+    Health, Inside, InstanceStatus, MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, RetryRequest,
+    RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus, WaitStatus,
 };
 use crate::domain::{Deferral, DeferralOwner, KeptId, PairingLabel, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
 
@@ -345,6 +345,17 @@ impl Handler for CannedHost {
     async fn verify_versions(&self, _: Caller, version: Option<Version>) -> Result<RunReport, ApiError> {
         self.note(format!("verify {:?}", version.map(String::from)));
         self.look()
+    }
+    async fn doctor(&self) -> DoctorReport {
+        let finding = |check: &str, health, todo: Option<&str>| Finding {
+            check: check.to_owned(),
+            health,
+            what: "was looked at".to_owned(),
+            todo: todo.map(str::to_owned),
+        };
+        DoctorReport {
+            findings: vec![finding("room", Health::Ok, None), finding("compiler", Health::Problem, Some("apt install g++"))],
+        }
     }
     async fn retry_version(&self, _: Caller, _: Inside, request: RetryRequest) -> Result<RunReport, ApiError> {
         self.note(format!("retry {} with {}", request.version, request.user));

@@ -23,8 +23,8 @@ use self::limits::Limits;
 use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::explanation::Explanation;
 use super::types::{
-    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside, MintRequest, Minted,
-    PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, FreezeRequest, Inside, MintRequest,
+    Minted, PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 
@@ -99,6 +99,8 @@ pub trait Handler: Send + Sync + 'static {
         caller: Caller,
         version: Option<Version>,
     ) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
+    /// Looks whether everything is there that the next bump will need. Privileged.
+    fn doctor(&self) -> impl Future<Output = DoctorReport> + Send;
     /// Tries a quarantined version once more, with one user. Privileged.
     fn retry_version(
         &self,

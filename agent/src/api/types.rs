@@ -386,6 +386,38 @@ pub struct RetryRequest {
     pub user: UserName,
 }
 
+/// What was found out about the host (`GET /v1/doctor`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// One for each thing that was looked at.
+    pub findings: Vec<Finding>,
+}
+
+/// How one thing is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at: a word, a unit, or a user.
+    pub check: String,
+    /// How it is.
+    pub health: Health,
+    /// What was found.
+    pub what: String,
+    /// What to do about it.
+    pub todo: Option<String>,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// Bumps are done, but something is not as good as it could be.
+    Warning,
+    /// Something that is needed will not work.
+    Problem,
+}
+
 /// One installed version (`GET /v1/versions`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VersionStatus {

@@ -5,6 +5,7 @@
 
 mod answer;
 mod defer;
+mod doctor;
 mod enforce;
 mod enroll;
 mod exit;
@@ -91,6 +92,7 @@ enum Question {
     Unenroll(unenroll::Unenroll),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the command line. Usage errors end the process with exit code 2.
@@ -130,6 +132,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Unenroll(unenroll) => unenroll.run(&client).await,
             Question::Freeze(freeze) => freeze.run(&client).await,
             Question::Thaw(thaw) => thaw.run(&client).await,
+            Question::Doctor(doctor) => doctor.run(&client).await,
         }
     })
 }

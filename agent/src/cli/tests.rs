@@ -90,6 +90,7 @@ fn verbs_ask_for_what_they_were_told() {
         assert_eq!(asked(&["unenroll", "bob"]), "unenroll bob");
         assert_eq!(asked(&["thaw"]), "thaw");
         assert_eq!(asked(&["versions", "clear", "0.0.26"]), "clear 0.0.26");
+        assert_eq!(asked(&["versions", "retry", "0.0.26", "bob"]), "retry 0.0.26 with bob");
         assert_eq!(asked(&["enforce"]), "enforce");
         assert_eq!(asked(&["now", "bob", "--force"]), "now bob true by 0");
         assert_eq!(
@@ -99,6 +100,21 @@ fn verbs_ask_for_what_they_were_told() {
         assert_eq!(asked(&["defer", "bob", "--clear"]), "defer bob None None by 0");
     }
     assert_eq!(asked(&["status"]), "");
+}
+
+#[test]
+fn what_the_doctor_finds_is_told_with_what_to_do_and_a_problem_is_an_exit_code() {
+    if !root() {
+        return;
+    }
+    let answer = run(&Arc::new(CannedHost::default()), &["doctor"]).unwrap();
+    assert_eq!(answer.exit(), Exit::Stuck);
+    assert!(
+        answer.text().contains("PROBLEM  compiler") && answer.text().contains("compiler: apt install g++"),
+        "{}",
+        answer.text()
+    );
+    assert!(!answer.text().contains("  room: "), "nothing is to be done about what is well: {}", answer.text());
 }
 
 #[test]

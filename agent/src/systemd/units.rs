@@ -47,6 +47,13 @@ impl Systemd {
         Ok(asked.await?)
     }
 
+    /// `active`, `inactive`, `failed`, ... of a unit of any kind (loads it).
+    pub async fn active_state(&self, unit: &str) -> Result<String, SystemdError> {
+        let what = format!("asking about {unit}");
+        let path: OwnedObjectPath = self.manager(&what, "LoadUnit", &(unit,)).await?;
+        Ok(text(Some(&self.property(&what, &path, UNIT_INTERFACE, "ActiveState").await?)))
+    }
+
     /// What systemd knows about `unit` (loads it).
     pub async fn unit(&self, unit: &str) -> Result<UnitState, SystemdError> {
         let what = format!("asking about {unit}");

@@ -13,7 +13,7 @@ use axum::{Extension, Json, Router};
 use super::super::explanation::Explanation;
 use super::super::metrics;
 use super::super::types::{
-    Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, EnrollRequest, FreezeRequest, Inside,
+    Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, FreezeRequest, Inside,
     InstanceStatus, MintRequest, NowRequest, PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told,
     UnenrollRequest, VersionStatus,
 };
@@ -48,6 +48,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
     Router::new()
         .route("/v1/status", get(status::<H>))
         .route("/v1/plan", get(plan::<H>))
+        .route("/v1/doctor", get(doctor::<H>))
         .route("/v1/history", get(history::<H>))
         .route("/v1/explain/{what}", get(explain::<H>))
         .route("/v1/versions", get(versions::<H>))
@@ -88,6 +89,16 @@ async fn plan<H: Handler>(
 ) -> Answer<PlanReport> {
     query(&request, [])?;
     Ok(Json(desk.handler.plan(caller).await?))
+}
+
+async fn doctor<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Answer<DoctorReport> {
+    allow(caller, &request, "have the whole host looked at")?;
+    query(&request, [])?;
+    Ok(Json(desk.handler.doctor().await))
 }
 
 async fn history<H: Handler>(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::domain::StepOutcome;
 use crate::worker::tasks::trouble::{failed, inconclusive};
 
-/// How often it is looked how much is left: one system call.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How often it is looked how much is left: one system call. What can be written to a fast disk in between is a fraction of what stays free.
+const GLANCE: Duration = Duration::from_millis(10);
 
 /// So much stays free for everybody else, or half of what was free at first where that is less. A disk of some GB in a second is not
 /// full between two looks.
