@@ -14,6 +14,8 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// ...and how many at once before they have to wait.
     pub burst: u32,
+    /// Requests in a second of all who ask without a pause, together: they share it evenly. Who has been quiet is not held up by them.
+    pub all_per_second: u32,
     /// Bytes of a request body.
     pub body: usize,
     /// Bytes of a request's line and headers; hyper takes no less than 8 KiB.
@@ -35,8 +37,9 @@ impl Default for Limits {
         Self {
             connections: 2048,
             per_uid: 16,
-            requests_per_second: 50,
-            burst: 200,
+            requests_per_second: 20,
+            burst: 20,
+            all_per_second: 300,
             body: 64 * 1024,
             head: 16 * 1024,
             head_time: Duration::from_secs(10),

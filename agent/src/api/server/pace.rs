@@ -1,7 +1,8 @@
 //! How often one user may ask: a bucket of tokens per uid that fills again with time.
 //!
 //! Who asks faster than that is answered later and not refused: a script in a loop goes on working, and costs the agent no more
-//! than [`Limits::requests_per_second`](super::limits::Limits) of its answers. Root is never held up.
+//! than [`Limits::requests_per_second`](super::limits::Limits) of its answers; a hundred such scripts of a hundred users share what the agent
+//! has for all. Root is never held up, and neither is who has been quiet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,13 +29,17 @@ impl Pace {
         if uid == 0 {
             return Duration::ZERO;
         }
-        let one = Duration::from_secs(1) / self.limits.requests_per_second.max(1);
-        let burst = one * self.limits.burst;
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         // A full bucket is like none.
         full_at.retain(|_, at| *at > now);
+        let own = Duration::from_secs(1) / self.limits.requests_per_second.max(1);
+        let burst = own * self.limits.burst;
+        let hasty = full_at.values().filter(|at| at.saturating_duration_since(now) > burst / 2).count();
+        let share = Duration::from_secs(1) * u32::try_from(hasty).unwrap_or(u32::MAX) / self.limits.all_per_second.max(1);
         let at = full_at.entry(uid).or_insert(now);
-        *at += one;
+        // A burst is counted in one's own measure.
+        let haste = at.saturating_duration_since(now) > burst / 2;
+        *at += if haste { own.max(share) } else { own };
         at.saturating_duration_since(now).saturating_sub(burst)
     }
 }
@@ -66,6 +71,26 @@ mod tests {
             assert_eq!(pace.wait(0, now), Duration::ZERO);
         }
         assert_eq!(pace.wait(1001, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn all_who_ask_without_a_pause_share_what_there_is_and_nobody_else_notices() {
+        let pace = Pace::new(Limits { requests_per_second: 10, burst: 10, all_per_second: 50, ..Limits::default() });
+        let begun = Instant::now();
+        // Each asks again as soon as they are answered, for ten seconds.
+        let (mut answered, mut asked) = (0, 0);
+        let mut next: Vec<(Duration, u32)> = (0..100).map(|n| (Duration::ZERO, 1000 + n)).collect();
+        while let Some((at, uid)) = next.iter().min().copied().filter(|(at, _)| *at < Duration::from_secs(10)) {
+            next.retain(|(_, other)| *other != uid);
+            next.push((at + pace.wait(uid, begun + at), uid));
+            answered += 1;
+            if at.as_secs() >= asked {
+                asked += 1;
+                assert_eq!(pace.wait(1, begun + at), Duration::ZERO, "somebody who asks every second");
+            }
+        }
+        let (bursts, shared) = (100 * 10, 10 * 50);
+        assert!((shared..bursts + shared).contains(&answered), "{answered}");
     }
 
     #[test]
