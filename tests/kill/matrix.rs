@@ -122,13 +122,31 @@ impl Matrix {
     /// Notes for each of `points` (`USER POINT ...`) whether everybody is whole now: no bump under way, what runs is what is bound,
     /// on data of its own level, with all of the work, and a browser can be paired.
     pub fn note(&mut self, points: &[String]) {
-        let mut wrong = vec![];
-        for (user, work) in self.users.iter().zip(&self.work) {
-            if let Err(what) = whole(&self.machine, user, work) {
-                wrong.push(format!("{user}: {what}"));
+        let until = Instant::now() + LONG;
+        // An order goes on by itself after a death: who is in the middle of a bump by now is judged at the next rest.
+        let wrong = loop {
+            let runs = self.runs();
+            let wrong = self.wrong();
+            let rests = self.resting() == Some(true) && self.runs() == runs;
+            if wrong.is_empty() || rests || Instant::now() > until {
+                break wrong;
             }
-        }
+            while self.resting() != Some(true) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
         self.judge(points, wrong, "");
+    }
+
+    /// Who is not whole, and why.
+    fn wrong(&self) -> Vec<String> {
+        let all = self.users.iter().zip(&self.work);
+        all.filter_map(|(user, work)| Some(format!("{user}: {}", whole(&self.machine, user, work).err()?))).collect()
+    }
+
+    /// The ids of the runs of everybody's servers.
+    fn runs(&self) -> Vec<String> {
+        self.users.iter().map(|user| self.machine.invocation(&format!("t3-serve@{user}.service"))).collect()
     }
 
     /// Notes what is `wrong` after `points`, as far as it was found already; nobody's data may be in our hands but that of `held`.

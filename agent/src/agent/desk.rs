@@ -137,14 +137,22 @@ impl Agent {
         Some(Instant::now() + Duration::from_millis(left.unsigned_abs()))
     }
 
-    /// Notes on the board that nothing is under way, or what waits.
-    fn rest(&self) {
+    /// Notes on the board that nothing is under way, or what waits, or what could not be brought to an end.
+    pub(super) fn rest(&self) {
         let open = self.journal.open_bumps().unwrap_or_default();
+        let unfinished: Vec<_> =
+            open.iter().filter(|bump| bump.is_under_way()).map(|bump| bump.instance.user().to_string()).collect();
         let stuck: Vec<_> =
             open.iter().filter(|b| b.phase == crate::engine::Phase::Stuck).map(|b| b.instance.user().to_string()).collect();
         let waiting = open.iter().filter(|bump| bump.phase == crate::engine::Phase::Ready).count();
         let soaking = open.iter().filter(|bump| bump.phase == crate::engine::Phase::Soaking).count();
-        if !stuck.is_empty() {
+        if !unfinished.is_empty() {
+            let users = unfinished.join(", ");
+            let doing = format!(
+                "{users}: could neither be finished nor undone yet, and is tried again all the time; see journalctl -u t3pin"
+            );
+            self.board.set_doing("stuck", doing);
+        } else if !stuck.is_empty() {
             self.board.set_doing("stuck", format!("stuck: {} need(s) a person; see t3pin status", stuck.join(", ")));
         } else if self.journal.freeze().is_ok_and(|freeze| freeze.is_some()) {
             self.board.set_doing("frozen", "frozen by the operator".to_owned());

@@ -53,6 +53,7 @@ impl Agent {
             Ok(drained) => changed | drained,
             Err(error) => {
                 tracing::error!("waiting bumps could not be looked at: {error}");
+                self.rest();
                 tokio::time::sleep(AFTER_ERROR).await;
                 true
             }

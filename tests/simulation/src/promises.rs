@@ -294,7 +294,8 @@ pub fn nobody_is_held_at_rest(inner: &Inner) -> Result<(), Broken> {
 
 /// Promise 8: "Root trusts nothing a user owns. Paths, databases, servers and CLI output of users are hostile input."
 ///
-/// What a trap leads to is as it was, and what lies in custody is the user's own plain files.
+/// What a trap leads to is as it was, and what lies in custody is the user's own plain files. Looked at whenever a bump goes on with what was
+/// taken into custody, and at the end.
 pub fn root_was_not_fooled(inner: &Inner) -> Result<(), Broken> {
     let broken = |what: String| Err(Broken { promise: 8, what });
     let precious = inner.disk.at("/etc/precious").and_then(|ino| inner.disk.look(ino).ok());
