@@ -31,7 +31,13 @@ pub fn mint(spec: &MintSpec) -> Result<MintedLink, TaskError> {
     let cli = Cli { program: &spec.cli, base_dir: &spec.base_dir, surroundings: &surroundings };
     let runtime = super::runtime().map_err(|error| other(format!("this host could not begin to mint: {error}")))?;
     let label = spec.label.as_ref().map(PairingLabel::as_str);
-    runtime.block_on(cli.mint(spec.ttl, label)).map_err(|outcome| match outcome {
+    let minting = async {
+        if let Some(earlier) = spec.replaces.as_deref().filter(|id| is_plain_id(id)) {
+            cli.run(&["auth", "pairing", "revoke", earlier], &[]).await?;
+        }
+        cli.mint(spec.ttl, label).await
+    };
+    runtime.block_on(minting).map_err(|outcome| match outcome {
         StepOutcome::Failed { reason, .. } | StepOutcome::Inconclusive { reason } => other(reason),
         StepOutcome::Passed => other("minting failed".to_owned()),
     })
