@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{GOOD, Site};
+use crate::common::{GOOD, OLD, Site};
 
 /// Pairs a browser that its user gives a name.
 #[track_caller]
@@ -70,8 +70,17 @@ fn devices_that_lost_their_pairing_get_a_link_each_and_are_counted_until_they_ha
     site.ok("systemctl stop t3-serve@alice");
     let down = site.sh("t3pin reissue alice");
     assert_eq!((down.code, down.stdout.as_str()), (5, ""), "{down}");
-    site.ok("systemctl start t3-serve@alice");
+    site.ok("echo b000099 >/var/lib/t3pin/holds/alice");
+    let held = site.sh("t3pin reissue alice --json");
+    assert_eq!((held.code, held.stdout.contains("\"deferred\"")), (3, true), "{held}");
+    site.ok("rm /var/lib/t3pin/holds/alice; systemctl start t3-serve@alice");
     site.until("alice's server answers", |site| site.serves("alice") == GOOD);
+
+    let bind = |version: &str| site.ok(&format!("ln -sfn ../versions/{version} /var/lib/t3pin/bindings/alice"));
+    bind(OLD);
+    let wrong = site.sh("t3pin reissue alice");
+    bind(GOOD);
+    assert_eq!((wrong.code, wrong.stdout.as_str(), site.level("alice").as_str()), (5, "", "31"), "{wrong}");
 
     // What was not used is revoked when it is asked for again.
     let first = reissued(&site);

@@ -148,6 +148,31 @@ mod tests {
     const GOOD: &str = r#"echo '{"id":"p1","credential":"ABCD2345EFGH","role":"client","expiresAt":"x"}'"#;
 
     #[test]
+    fn a_link_that_is_replaced_is_revoked_first_and_never_an_option() {
+        for (replaces, calls) in [
+            (Some("l-1"), "auth pairing revoke --base-dir BASE l-1\nauth pairing create --base-dir BASE --ttl 5m --json\n"),
+            (Some("--help"), "auth pairing create --base-dir BASE --ttl 5m --json\n"),
+            (None, "auth pairing create --base-dir BASE --ttl 5m --json\n"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let cli = dir.path().join("t3");
+            let called = dir.path().join("called");
+            std::fs::write(&cli, format!("#!/bin/sh\necho \"$@\" >>{}\n{GOOD}\n", called.display())).unwrap();
+            std::fs::set_permissions(&cli, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let spec = MintSpec {
+                cli,
+                node: "/usr/bin/node".into(),
+                base_dir: "BASE".into(),
+                ttl: PairingTtl::default(),
+                label: None,
+                replaces: replaces.map(str::to_owned),
+            };
+            assert_eq!(mint(&spec).unwrap().id, "p1");
+            assert_eq!(std::fs::read_to_string(called).unwrap(), calls);
+        }
+    }
+
+    #[test]
     fn json_after_log_lines_is_found() {
         let link = mint_with(&format!("echo '[10:00:00.000] INFO (#1): Running all migrations... {{}}'\n{GOOD}")).unwrap();
         assert_eq!((link.id.as_str(), link.credential.as_str()), ("p1", "ABCD2345EFGH"));
