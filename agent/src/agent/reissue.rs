@@ -14,7 +14,7 @@ use super::status::summary;
 use super::{Agent, now_ms};
 use crate::api::types::{ApiError, BumpSummary, Caller, ReissueRequest, Reissued, ReissuedLink};
 use crate::domain::{Device, PairedLook, PairingTtl, Place, Reissue, UnixMs, UserName};
-use crate::engine::{Bump, PairAgain, cost, pair_again, will_cost};
+use crate::engine::{Bump, Missing, PairAgain, cost, pair_again, will_cost};
 use crate::journal::JournalError;
 use crate::worker::MintedLink;
 
@@ -62,8 +62,8 @@ impl Agent {
         let mut left = 0;
         let known = self.pair_again(user).map_err(internal)?;
         let mut given = self.journal.reissues(user).map_err(internal)?;
-        for device in &known.left {
-            let earlier = given.iter().find(|given| given.session == device.session).cloned();
+        for missing in &known.left {
+            let earlier = missing.among(&given).cloned();
             if earlier.as_ref().and_then(|earlier| earlier.links.last()).is_some_and(|link| request.kept.contains(link)) {
                 continue;
             }
@@ -71,10 +71,10 @@ impl Agent {
                 left += 1;
                 continue;
             }
-            match self.give(caller, &serving, device, earlier, request.ttl).await {
+            match self.give(caller, &serving, missing, earlier, request.ttl).await {
                 Ok((link, reissue)) => {
-                    links.push(told_link(device, link, reissue.until_ms));
-                    given.retain(|given| given.session != device.session);
+                    links.push(told_link(&missing.device, link, reissue.until_ms));
+                    given.retain(|given| !given.is_for(missing.bump, &missing.device));
                     given.push(reissue);
                     if let Err(error) = self.journal.set_reissues(user, &given) {
                         tracing::error!(T3PIN_USER = %user, "a link that was handed out is not remembered: {error}");
@@ -91,24 +91,25 @@ impl Agent {
         Ok(told(user, Some(&serving), &known, links, left))
     }
 
-    /// One new link for `device`, in place of what it was given `earlier`.
+    /// One new link for a device, in place of what it was given `earlier`.
     async fn give(
         &self,
         caller: Caller,
         serving: &Serving,
-        device: &Device,
+        missing: &Missing,
         earlier: Option<Reissue>,
         ttl: PairingTtl,
     ) -> Result<(MintedLink, Reissue), ApiError> {
         let at_ms = now_ms();
         let replaces = earlier.as_ref().filter(|earlier| earlier.until_ms > at_ms).and_then(|earlier| earlier.links.last());
-        let link = self.mint_by(caller, serving, ttl, device.link_label(), replaces.cloned()).await?;
+        let link = self.mint_by(caller, serving, ttl, missing.device.link_label(), replaces.cloned()).await?;
         // What t3 says of the time is not needed to know it, and may be anything.
         let until_ms = now_ms().saturating_add(i64::from(u32::from(ttl)).saturating_mul(60_000));
         let mut names = earlier.map(|earlier| earlier.links).unwrap_or_default();
         names.push(link.id.clone());
         let links = names.split_off(names.len().saturating_sub(LINKS));
-        Ok((link, Reissue { session: device.session.clone(), links, at_ms, until_ms, done: false }))
+        let (bump, session) = (missing.bump, missing.device.session.clone());
+        Ok((link, Reissue { bump, session, links, at_ms, until_ms, done: false }))
     }
 
     /// Who of `user`'s has to pair again, as far as the ledger knows.
@@ -169,11 +170,12 @@ impl Agent {
 /// `given`, now that the database was `seen`: whose link was used or whose session lives again is done with.
 fn noted(known: &PairAgain, given: Vec<Reissue>, seen: &PairedLook, now_ms: UnixMs) -> Vec<Reissue> {
     let mut given = given;
-    for device in &known.left {
+    for Missing { bump, device } in &known.left {
         let lives = seen.still.contains(&device.session);
-        match given.iter_mut().find(|given| given.session == device.session) {
+        match given.iter_mut().find(|given| given.is_for(*bump, device)) {
             Some(given) => given.done |= lives || given.links.iter().any(|link| seen.used.contains(link)),
             None if lives => given.push(Reissue {
+                bump: *bump,
                 session: device.session.clone(),
                 links: vec![],
                 at_ms: now_ms,
@@ -223,19 +225,19 @@ pub fn forewarning(bump: &Bump) -> Option<String> {
 /// The devices that the story of `bump` is about, one sentence each: before it those that will have to pair again, after it those that
 /// still have to (`again`).
 pub fn devices(bump: &Bump, again: &PairAgain, given: &[Reissue], now_ms: UnixMs) -> Vec<String> {
-    let (devices, more) = match will_cost(bump) {
-        Some((count, lost)) => {
-            (lost.devices.clone(), count.saturating_sub(u64::try_from(lost.devices.len()).unwrap_or(u64::MAX)))
-        }
-        None => (again.left.clone(), again.more),
-    };
-    let line = |device: &Device| {
+    let line = |device: &Device, out: bool| {
         let last = device.last_ms.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
         let last = last.map_or_else(String::new, |at| format!(", last connected {}", at.strftime("%Y-%m-%d %H:%M UTC")));
-        let out = given.iter().any(|given| given.session == device.session && !given.done && given.until_ms > now_ms);
         format!("{}{last}{}", device.name(), if out { "; its new link is not used yet" } else { "" })
     };
-    let mut lines: Vec<String> = devices.iter().map(line).collect();
+    let is_out = |missing: &Missing| missing.among(given).is_some_and(|given| given.until_ms > now_ms);
+    let (mut lines, more): (Vec<String>, u64) = match will_cost(bump) {
+        Some((count, lost)) => (
+            lost.devices.iter().map(|device| line(device, false)).collect(),
+            count.saturating_sub(u64::try_from(lost.devices.len()).unwrap_or(u64::MAX)),
+        ),
+        None => (again.left.iter().map(|missing| line(&missing.device, is_out(missing))).collect(), again.more),
+    };
     if more > 0 {
         lines.push(format!("{more} more, of which nothing is known"));
     }
@@ -257,7 +259,14 @@ mod tests {
     }
 
     fn given(session: &str, link: &str) -> Reissue {
-        Reissue { session: session.to_owned(), links: vec![link.to_owned()], at_ms: NOW, until_ms: NOW + 1, done: false }
+        Reissue {
+            bump: BumpId(1),
+            session: session.to_owned(),
+            links: vec![link.to_owned()],
+            at_ms: NOW,
+            until_ms: NOW + 1,
+            done: false,
+        }
     }
 
     fn through() -> Bump {
@@ -274,7 +283,7 @@ mod tests {
         let seen = PairedLook { used: ["la".to_owned()].into(), still: ["c".to_owned()].into(), ..PairedLook::default() };
         let after = noted(&known, vec![given("a", "la"), given("b", "lb")], &seen, NOW);
         let left = pair_again([&bump], &after, NOW);
-        assert_eq!(left.left.iter().map(Device::name).collect::<Vec<_>>(), ["laptop"]);
+        assert_eq!(left.left.iter().map(|missing| missing.device.name()).collect::<Vec<_>>(), ["laptop"]);
         assert_eq!(
             devices(&bump, &left, &after, NOW),
             ["laptop, last connected 1970-01-01 00:00 UTC; its new link is not used yet", "1 more, of which nothing is known"]

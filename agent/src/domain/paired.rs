@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PairingLabel, UnixMs};
+use super::{BumpId, PairingLabel, UnixMs};
 
 /// So many devices are remembered one by one; of more, how many there are.
 pub const KEPT: usize = 64;
@@ -184,6 +184,8 @@ pub struct PairedLook {
 /// The new links that one lost session was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reissue {
+    /// Which bump has cost it. After a rollback the same session may be lost once more, to another bump.
+    pub bump: BumpId,
     /// For which session.
     pub session: String,
     /// The links, by their names, the last one last. No credential.
@@ -194,6 +196,13 @@ pub struct Reissue {
     pub until_ms: UnixMs,
     /// One of them was used, or the session itself lives again.
     pub done: bool,
+}
+
+impl Reissue {
+    /// Whether it is for this session, as it was lost to this bump.
+    pub fn is_for(&self, bump: BumpId, device: &Device) -> bool {
+        self.bump == bump && self.session == device.session
+    }
 }
 
 /// Whether `name` can be the name of a session or a link.

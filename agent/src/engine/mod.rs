@@ -25,5 +25,5 @@ pub use bump::{Bump, step};
 pub use event::{Event, SoakLook};
 pub use fault::{Blame, Fault};
 pub use needs::Needs;
-pub use pair_again::{PairAgain, cost, pair_again, will_cost};
+pub use pair_again::{Missing, PairAgain, cost, pair_again, will_cost};
 pub use phase::{Outcome, Phase, Rest, Undo};

@@ -7,13 +7,32 @@
 use std::collections::BTreeSet;
 
 use super::{Bump, Outcome, Phase};
-use crate::domain::{Device, Paired, Reissue, UnixMs};
+use crate::domain::{BumpId, Device, Paired, Reissue, UnixMs};
+
+/// How long a session is good, in ms (T3-CONTRACT section 2): of one that is not known by itself no more is known.
+const SESSION: UnixMs = 30 * 24 * 3_600_000;
+
+/// A device that has not paired again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What has cost it its pairing.
+    pub bump: BumpId,
+    /// It.
+    pub device: Device,
+}
+
+impl Missing {
+    /// What it was given of `given`.
+    pub fn among<'g>(&self, given: &'g [Reissue]) -> Option<&'g Reissue> {
+        given.iter().find(|given| given.is_for(self.bump, &self.device))
+    }
+}
 
 /// Where a user's devices are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PairAgain {
     /// Those that have not paired again, as far as is known.
-    pub left: Vec<Device>,
+    pub left: Vec<Missing>,
     /// How many were lost, known one by one.
     pub lost: u64,
     /// How many were lost besides; whether they have paired again nobody can tell.
@@ -33,9 +52,8 @@ impl PairAgain {
 
     /// The sessions and the links that a look at the database may tell more of.
     pub fn to_ask(&self, given: &[Reissue]) -> (Vec<String>, Vec<String>) {
-        let sessions: Vec<String> = self.left.iter().map(|device| device.session.clone()).collect();
-        let links = given.iter().filter(|given| sessions.contains(&given.session)).flat_map(|given| given.links.clone());
-        let links = links.collect();
+        let sessions = self.left.iter().map(|missing| missing.device.session.clone()).collect();
+        let links = self.left.iter().filter_map(|missing| missing.among(given)).flat_map(|given| given.links.clone()).collect();
         (sessions, links)
     }
 }
@@ -44,15 +62,18 @@ impl PairAgain {
 pub fn pair_again<'b>(bumps: impl IntoIterator<Item = &'b Bump>, given: &[Reissue], now_ms: UnixMs) -> PairAgain {
     let mut all = PairAgain::default();
     let mut seen = BTreeSet::new();
-    for lost in bumps.into_iter().filter_map(cost) {
-        all.more = all.more.saturating_add(lost.more);
+    for (bump, ended_ms, lost) in bumps.into_iter().filter_map(|bump| Some((bump.id, bump.ended_ms, cost(bump)?))) {
+        if ended_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < SESSION) {
+            all.more = all.more.saturating_add(lost.more);
+        }
         for device in lost.devices.iter().filter(|device| !device.has_expired(now_ms)) {
             if !seen.insert(device.session.as_str()) {
                 continue;
             }
             all.lost += 1;
-            if !given.iter().any(|given| given.session == device.session && given.done) {
-                all.left.push(device.clone());
+            let missing = Missing { bump, device: device.clone() };
+            if !missing.among(given).is_some_and(|given| given.done) {
+                all.left.push(missing);
             }
         }
     }
@@ -80,15 +101,14 @@ pub fn will_cost(bump: &Bump) -> Option<(u64, &Paired)> {
     to_come.then_some((rehearsal.sessions_lost, &rehearsal.lost))
 }
 
-fn count(devices: &[Device]) -> u64 {
-    u64::try_from(devices.len()).unwrap_or(u64::MAX)
+fn count(missing: &[Missing]) -> u64 {
+    u64::try_from(missing.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::BumpId;
     use crate::engine::bump::sample;
 
     fn lost(ids: &[&str], phase: Phase) -> Bump {
@@ -100,7 +120,14 @@ mod tests {
     }
 
     fn given(session: &str, done: bool) -> Reissue {
-        Reissue { session: session.to_owned(), links: vec![format!("link-{session}")], at_ms: 1, until_ms: 2, done }
+        Reissue {
+            bump: BumpId(1),
+            session: session.to_owned(),
+            links: vec![format!("link-{session}")],
+            at_ms: 1,
+            until_ms: 2,
+            done,
+        }
     }
 
     #[test]
@@ -116,7 +143,18 @@ mod tests {
             all.to_ask(&[given("a", true), given("c", false)]),
             (vec!["b".to_owned(), "c".to_owned()], vec!["link-c".to_owned()])
         );
+        let mut long_ago = lost(&[], Phase::Closed(Outcome::Done));
+        long_ago.ended_ms = Some(0);
+        assert_eq!((pair_again([&long_ago], &[], 0).more, pair_again([&long_ago], &[], SESSION).more), (1, 0));
         assert_eq!(pair_again(&bumps, &[], 100).lost, 0, "they would have had to pair again anyway");
+    }
+
+    #[test]
+    fn what_a_bump_has_cost_that_was_undone_may_be_lost_once_more() {
+        let (undone, mut again) = (lost(&["a"], Phase::Closed(Outcome::RolledBack)), lost(&["a"], Phase::Soaking));
+        again.id = BumpId(2);
+        let all = pair_again([&again, &undone], &[given("a", true)], 0);
+        assert_eq!((all.left[0].bump, all.left(), all.done()), (BumpId(2), 1, 0), "it has paired again after another bump");
     }
 
     #[test]

@@ -27,13 +27,21 @@ impl Journal {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::domain::BumpId;
 
     #[test]
     fn links_are_remembered_per_user_across_a_restart_and_nonsense_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.sqlite");
         let (alice, bob): (UserName, UserName) = ("alice".parse().unwrap(), "bob".parse().unwrap());
-        let given = [Reissue { session: "s".to_owned(), links: vec!["l".to_owned()], at_ms: 1, until_ms: 2, done: false }];
+        let given = [Reissue {
+            bump: BumpId(1),
+            session: "s".to_owned(),
+            links: vec!["l".to_owned()],
+            at_ms: 1,
+            until_ms: 2,
+            done: false,
+        }];
         Journal::open(&path).unwrap().set_reissues(&alice, &given).unwrap();
         let journal = Journal::open(&path).unwrap();
         assert_eq!((journal.reissues(&alice).unwrap(), journal.reissues(&bob).unwrap()), (given.to_vec(), vec![]));

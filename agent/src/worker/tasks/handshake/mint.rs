@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_link_that_is_replaced_is_revoked_first_and_never_an_option() {
         for (replaces, calls) in [
-            (Some("l-1"), "auth pairing revoke --base-dir BASE l-1\nauth pairing create --base-dir BASE --ttl 5m --json\n"),
+            (Some("l-1"), "auth pairing revoke l-1 --base-dir BASE\nauth pairing create --base-dir BASE --ttl 5m --json\n"),
             (Some("--help"), "auth pairing create --base-dir BASE --ttl 5m --json\n"),
             (None, "auth pairing create --base-dir BASE --ttl 5m --json\n"),
         ] {
