@@ -61,7 +61,8 @@ fn devices_that_lost_their_pairing_get_a_link_each_and_are_counted_until_they_ha
     let history: Value = serde_json::from_str(&site.ok("t3pin history alice --json")).unwrap();
     assert_eq!((&history[0]["sessions_lost"], &history[0]["to_pair_again"]), (&Value::from(2), &Value::from(2)), "{history:#}");
     assert!(site.ok("t3pin status alice").contains("2 devices still have to pair again: t3pin reissue alice"));
-    assert!(site.ok("t3pin explain alice").contains("  - laptop"));
+    let told = site.ok("t3pin explain alice");
+    assert!(told.contains("  - laptop") && told.contains("  - t3pin reissue alice: "), "{told}");
 
     // For whom: oneself and operators.
     let others = site.as_user("bob", "t3pin reissue alice");

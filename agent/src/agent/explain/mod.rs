@@ -52,6 +52,14 @@ impl Agent {
         let latest = self.last_of(&user).map_err(internal)?.is_none_or(|last| last.id == bump.id);
         let given = self.journal.reissues(&user).map_err(internal)?;
         let again = if latest { self.pair_again(&user).map_err(internal)? } else { pair_again([&bump], &given, now_ms()) };
+        let mut can = match bump.phase {
+            _ if !latest => vec![],
+            Phase::Stuck => self.ways_out(&bump),
+            _ => advice::about(&bump, &instance),
+        };
+        if latest && again.left() > 0 {
+            can.push(format!("t3pin reissue {user}: a new pairing link for each device that has to pair again"));
+        }
         Ok(Explanation {
             user,
             planned: Some(format!("From {} to {}, because of this: {}.", bump.from, bump.to, bump.reason.trim_end_matches('.'))),
@@ -60,11 +68,7 @@ impl Agent {
             log: log_of(&bump),
             done: done(&bump),
             now: now(&instance, (!latest).then_some(&bump)),
-            can: match bump.phase {
-                _ if !latest => vec![],
-                Phase::Stuck => self.ways_out(&bump),
-                _ => advice::about(&bump, &instance),
-            },
+            can,
             evidence: bundle_of(&bump).filter(|_| caller.privileged).map(|path| path.display().to_string()),
             pair_again: devices(&bump, &again, &given, now_ms()),
             bump: Some(self.summary_of(&bump)),
