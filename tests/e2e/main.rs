@@ -24,6 +24,7 @@ mod pin_file;
 mod port_taken;
 mod proxy;
 mod quarantine;
+mod reissue;
 mod rivals;
 mod rollback;
 mod snapshots;

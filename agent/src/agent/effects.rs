@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Agent, drive, now_ms};
 use crate::conduct::{self, Busy, HandedOver, data, host, worker};
-use crate::domain::{Instance, ProbeReport, ProbeStep, StepOutcome, StepRecord, UnixMs, UserName, Version, WorkMarks};
+use crate::domain::{
+    Instance, Paired, PairedLook, Place, ProbeReport, ProbeStep, StepOutcome, StepRecord, UnixMs, UserName, Version, WorkMarks,
+};
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::health;
@@ -97,6 +99,14 @@ impl conduct::Host for Agent {
         self.rehearse(bump).await
     }
 
+    async fn paired(&self, bump: &Bump) -> Option<Paired> {
+        // What was used of the links that were handed out is known to this database and maybe to none after it.
+        let user = bump.instance.user();
+        self.mints.none_of(user).await;
+        self.note_used(user, &bump.instance.place).await;
+        Some(self.paired(&bump.instance.place, vec![], vec![], LOOK).await?.live)
+    }
+
     async fn take_baseline(&self, bump: &Bump) -> Result<Event, Fault> {
         // Days may lie between the rehearsal and this. What it does not find in memory the start reads from the disk, as ever.
         let (store, to) = (self.store.clone(), bump.to.clone());
@@ -125,7 +135,14 @@ impl Agent {
         let answered = report.descriptor.as_ref().and_then(|descriptor| descriptor.server_version.clone());
         self.board.saw_running(bump.instance.user(), &state.invocation_id, answered);
         let marks = if *version == bump.to { self.marks(bump).await } else { None };
-        Ok(Event::Probed { report, answered_ms, marks })
+        let lost = match (&bump.paired, *version == bump.to) {
+            (Some(before), true) => {
+                let now = self.paired(&bump.instance.place, before.sessions(), vec![], LOOK).await;
+                now.map(|now| before.lost(&now))
+            }
+            _ => None,
+        };
+        Ok(Event::Probed { report, answered_ms, marks, lost })
     }
 
     /// The pairing handshake against `version`, and the unit's steadiness meanwhile.
@@ -195,6 +212,19 @@ impl Agent {
             start_deadline_ms: ms(deadline),
             start_ceiling_ms: ms(settings.start_ceiling.max(deadline)),
             control_group: None,
+        }
+    }
+
+    /// Who is paired, which of `sessions` live and which of `links` were used; `None` when it cannot be told.
+    pub async fn paired(&self, place: &Place, sessions: Vec<String>, links: Vec<String>, time: Duration) -> Option<PairedLook> {
+        let task = Task::Paired { userdata: place.userdata(), sessions, links };
+        match crate::worker::run(&place.account, &task, time).await {
+            Ok(Answer::Paired(look)) => Some(look),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(T3PIN_USER = %place.account.user, "who is paired with {}'s server could not be told: {error}", place.account.user);
+                None
+            }
         }
     }
 

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::desk::{Desk, Order};
+use super::reissue::forewarning;
 use super::runs::Run;
-use super::status::{may_see, summary};
+use super::status::may_see;
 use super::{Agent, now_ms};
 use crate::api::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use crate::api::explanation::Explanation;
 use crate::api::server::Handler;
 use crate::api::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, FreezeRequest, Inside, MintRequest,
-    Minted, PlanReport, PlanStep, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    Minted, PlanReport, PlanStep, ReissueRequest, Reissued, RetryRequest, RollbackRequest, RunReport, StatusReport, Told,
+    UnenrollRequest, VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 use crate::engine::rollout::{Decision, decide, order};
@@ -63,6 +65,11 @@ impl Handler for Doors {
                 Decision::Refuse(reason) => ("refuse", reason),
             };
             let comes = matches!(action, "bump" | "defer");
+            let open = self.agent.journal.open_bump(&instance.user).map_err(internal)?;
+            let reason = match open.as_ref().and_then(forewarning) {
+                Some(cost) => format!("{reason}; {cost}"),
+                None => reason,
+            };
             if comes && !view.installed.contains(&instance.wanted) && !installs.contains(&instance.wanted) {
                 installs.push(instance.wanted.clone());
             }
@@ -97,7 +104,7 @@ impl Handler for Doors {
         let closed = self.agent.journal.closed_bumps(user.as_ref(), limit).map_err(internal)?;
         let wanted = |of: &UserName| user.as_ref().is_none_or(|user| user == of) && may_see(caller, of);
         let shown = open.iter().rev().filter(|bump| bump.begun_ms.is_some()).chain(&closed);
-        Ok(shown.filter(|bump| wanted(bump.instance.user())).map(summary).take(limit).collect())
+        Ok(shown.filter(|bump| wanted(bump.instance.user())).map(|bump| self.agent.summary_of(bump)).take(limit).collect())
     }
 
     async fn explain(&self, caller: Caller, what: UserName) -> Result<Explanation, ApiError> {
@@ -157,6 +164,10 @@ impl Handler for Doors {
 
     async fn mint(&self, caller: Caller, user: UserName, request: MintRequest) -> Result<Minted, ApiError> {
         self.agent.mint(caller, &user, &request).await
+    }
+
+    async fn reissue(&self, caller: Caller, user: UserName, request: ReissueRequest) -> Result<Reissued, ApiError> {
+        self.agent.reissue(caller, &user, &request).await
     }
 
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {

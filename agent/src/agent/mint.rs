@@ -14,11 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Agent;
 use super::handler::{error, internal};
 use crate::api::types::{ApiError, Caller, MintRequest, Minted};
-use crate::domain::UserName;
+use crate::domain::{Instance, PairingLabel, PairingTtl, UserName, Version};
 use crate::engine::Phase;
 use crate::health;
 use crate::host::instances;
-use crate::worker::{self, Answer, MintSpec, Task};
+use crate::worker::{self, Answer, MintSpec, MintedLink, Task};
 
 /// How long a caller is kept waiting for a hand-over, a start or somebody else's minting to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -56,6 +56,24 @@ impl Drop for Turn {
     }
 }
 
+/// A server for which something may be minted.
+#[derive(Debug)]
+pub struct Serving {
+    /// It, with its user.
+    pub instance: Instance,
+    /// The version that serves.
+    pub version: Version,
+    since: Instant,
+    _turn: Turn,
+}
+
+impl Serving {
+    /// How much of [`MINTING`] is left.
+    pub fn left(&self) -> Duration {
+        MINTING.saturating_sub(self.since.elapsed())
+    }
+}
+
 impl Mints {
     /// Notes that one begins for `user`; `None` while there is another of theirs, or no room. Two at a time would find the database locked.
     fn begin(&self, user: &UserName) -> Option<Turn> {
@@ -87,16 +105,24 @@ enum Not {
 impl Agent {
     /// `POST /v1/mint`. The caller may do this for `user`.
     pub async fn mint(&self, caller: Caller, user: &UserName, request: &MintRequest) -> Result<Minted, ApiError> {
+        let serving = self.serving(caller, user).await?;
+        let link = self.mint_by(caller, &serving, request.ttl, request.label.clone(), None).await?;
+        Ok(Minted {
+            user: user.clone(),
+            version: serving.version,
+            id: link.id,
+            credential: link.credential,
+            expires_at: link.expires_at.and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(|at| at.to_string()),
+        })
+    }
+
+    /// `user`'s server, as soon as something may be minted for it; nothing else is, and nobody's data is handed over, until what is
+    /// returned is dropped. That has to be within [`MINTING`].
+    pub(super) async fn serving(&self, caller: Caller, user: &UserName) -> Result<Serving, ApiError> {
         let begun = Instant::now();
         loop {
-            match self.try_mint(user, request).await {
-                Ok(minted) => {
-                    tracing::info!(
-                        T3PIN_USER = %user, uid = caller.uid,
-                        "a pairing credential of {user}'s was minted for uid {} ({}, good for {})", caller.uid, minted.id, request.ttl
-                    );
-                    return Ok(minted);
-                }
+            match self.try_serving(user).await {
+                Ok(serving) => return Ok(serving),
                 Err(Not::Yet(_)) if begun.elapsed() < PATIENCE => tokio::time::sleep(AGAIN).await,
                 Err(Not::Yet(error) | Not::Until(error)) => {
                     tracing::info!(T3PIN_USER = %user, uid = caller.uid, "no pairing credential for uid {}: {error}", caller.uid);
@@ -106,10 +132,48 @@ impl Agent {
         }
     }
 
-    async fn try_mint(&self, user: &UserName, request: &MintRequest) -> Result<Minted, Not> {
+    /// [`Agent::serving`], if that is so at this very moment.
+    pub(super) async fn serves_now(&self, user: &UserName) -> Option<Serving> {
+        self.try_serving(user).await.ok()
+    }
+
+    /// A link for `user`'s server by the t3 that serves; the one that it `replaces` is revoked before.
+    pub(super) async fn mint_by(
+        &self,
+        caller: Caller,
+        serving: &Serving,
+        ttl: PairingTtl,
+        label: Option<PairingLabel>,
+        replaces: Option<String>,
+    ) -> Result<MintedLink, ApiError> {
+        let (account, user) = (&serving.instance.place.account, serving.instance.user());
+        let spec = MintSpec {
+            cli: self.store.cli(&serving.version),
+            node: self.settings().node.clone(),
+            base_dir: serving.instance.place.base_dir.clone(),
+            ttl,
+            label,
+            replaces,
+        };
+        let minted = match worker::run(account, &Task::Mint(spec), serving.left()).await {
+            Ok(Answer::Minted(link)) => Ok(link),
+            Ok(_) => Err(internal("the worker answered something else than was asked")),
+            Err(cause) => Err(internal(format!("{user}'s t3 gave no credential: {cause}"))),
+        };
+        let uid = caller.uid;
+        match &minted {
+            Ok(link) => tracing::info!(
+                T3PIN_USER = %user, uid, "a pairing credential of {user}'s was minted for uid {uid} ({}, good for {ttl})", link.id
+            ),
+            Err(error) => tracing::info!(T3PIN_USER = %user, uid, "no pairing credential for uid {uid}: {error}"),
+        }
+        minted
+    }
+
+    async fn try_serving(&self, user: &UserName) -> Result<Serving, Not> {
         let later = |why: String| Not::Yet(error("deferred", &format!("{why}; ask again in a moment")));
         let refused = |why: String| error("busy", &why);
-        let _turn = self.mints.begin(user).ok_or_else(|| later("other credentials are being minted".to_owned()))?;
+        let turn = self.mints.begin(user).ok_or_else(|| later("other credentials are being minted".to_owned()))?;
         let bound = self.store.binding(user).map_err(|cause| Not::Until(internal(cause)))?;
         let Some(version) = bound else {
             return Err(Not::Until(error("not-found", &format!("{user} has no server here; t3pin enroll {user} makes one"))));
@@ -147,25 +211,7 @@ impl Agent {
                 return Err(Not::Yet(refused(why)));
             }
         }
-        let (ttl, label) = (request.ttl, request.label.clone());
-        let spec = MintSpec {
-            cli: self.store.cli(&version),
-            node: self.settings().node.clone(),
-            base_dir: instance.place.base_dir.clone(),
-            ttl,
-            label,
-        };
-        match worker::run(account, &Task::Mint(spec), MINTING).await {
-            Ok(Answer::Minted(link)) => Ok(Minted {
-                user: user.clone(),
-                version,
-                id: link.id,
-                credential: link.credential,
-                expires_at: link.expires_at.and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(|at| at.to_string()),
-            }),
-            Ok(_) => Err(Not::Until(internal("the worker answered something else than was asked"))),
-            Err(cause) => Err(Not::Until(internal(format!("{user}'s t3 gave no credential: {cause}")))),
-        }
+        Ok(Serving { instance, version, since: Instant::now(), _turn: turn })
     }
 }
 

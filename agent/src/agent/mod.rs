@@ -30,6 +30,7 @@ mod notify;
 mod own_unit;
 mod pins;
 mod recovery;
+mod reissue;
 mod restore;
 mod retry;
 mod rivals;
@@ -94,6 +95,7 @@ struct Agent {
     sights: sights::Sights,
     retries: retry::Retries,
     mints: mint::Mints,
+    glances: reissue::Glances,
     rounds: rounds::Rounds,
     halt: halt::Halt,
     _alone: lock::Alone,
@@ -132,6 +134,7 @@ impl Agent {
             sights: sights::Sights::default(),
             retries: retry::Retries::default(),
             mints: mint::Mints::default(),
+            glances: reissue::Glances::default(),
             rounds: rounds::Rounds::default(),
             halt: halt::Halt::default(),
             _alone: alone,

@@ -150,8 +150,9 @@ impl Agent {
             phase: open.as_ref().map(|open| phase_word(open.phase)),
             deferral: open.as_ref().and_then(|open| self.deferral_of(open)),
             wait: open.as_ref().filter(|open| matches!(open.phase, Phase::Planned | Phase::Ready)).map(|open| self.wait_of(open)),
-            last_bump: shown.map(summary),
+            last_bump: shown.map(|bump| self.summary_of(bump)),
             rehearsal: open.or(last).and_then(|bump| bump.rehearsal),
+            to_pair_again: self.pair_again_now(user).await.left(),
             drift,
             weaker: unit.as_ref().and_then(super::guarantee::weaker),
         }
@@ -229,6 +230,8 @@ pub fn summary(bump: &Bump) -> BumpSummary {
         seconds: (ended - begun).max(0) as f64 / 1000.0,
         downtime_ms: bump.downtime_ms(),
         still_ms: bump.still_ms,
+        sessions_lost: None,
+        to_pair_again: None,
         salvage: bump.salvage.as_ref().map(|salvage| salvage.path.display().to_string()),
         snapshot: bump
             .snapshot

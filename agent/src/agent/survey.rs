@@ -243,7 +243,7 @@ impl Agent {
 
 /// A bump as far as the decisions about many need it: without its reports, which are most of it.
 fn lean(bump: Bump) -> Bump {
-    Bump { rehearsal: None, baseline: None, probe: None, snapshot: None, ..bump }
+    Bump { rehearsal: None, baseline: None, probe: None, paired: None, lost: None, snapshot: None, ..bump }
 }
 
 /// Why systemd would not start a unit at all. A bump of it could neither be finished nor undone.

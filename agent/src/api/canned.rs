@@ -10,10 +10,13 @@ use super::explanation::{ExplainedStep, Explanation};
 use super::server::Handler;
 use super::types::{
     AgentStatus, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, Finding, FreezeRequest,
-    Health, Inside, InstanceStatus, MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, RetryRequest,
-    RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus, WaitStatus,
+    Health, Inside, InstanceStatus, MintRequest, Minted, PinStatus, PlanReport, PlanStep, QuarantineStatus, ReissueRequest,
+    Reissued, ReissuedLink, RetryRequest, RollbackRequest, RolloutStatus, RunOutcome, RunReport, StatusReport, Told,
+    UnenrollRequest, VersionStatus, WaitStatus,
 };
-use crate::domain::{Deferral, DeferralOwner, KeptId, PairingLabel, ProbeReport, RehearsalReport, UnixMs, UserName, Version};
+use crate::domain::{
+    Deferral, DeferralOwner, Device, KeptId, Paired, PairingLabel, ProbeReport, RehearsalReport, UnixMs, UserName, Version,
+};
 
 /// The moment at which the host is looked at.
 pub const NOW_MS: UnixMs = 1_800_000_000_000;
@@ -77,6 +80,7 @@ pub fn alice() -> InstanceStatus {
         wait: None,
         last_bump: Some(bump()),
         rehearsal: None,
+        to_pair_again: 2,
         drift: vec![],
         weaker: None,
     }
@@ -113,13 +117,21 @@ pub fn bob() -> InstanceStatus {
             start_ms: 2800,
             total_ms: 9100,
             sessions_lost: 2,
+            lost: Paired::of([phone()], 1),
             work_lost: 0,
             intact: true,
             output_tail: vec![],
         }),
+        to_pair_again: 0,
         drift: vec![],
         weaker: None,
     }
+}
+
+/// A device of bob's.
+pub fn phone() -> Device {
+    let label = Some("my phone".to_owned());
+    Device { session: "s1".to_owned(), label, last_ms: Some(NOW_MS - HOUR), ..Device::default() }
 }
 
 /// alice's bump.
@@ -135,6 +147,8 @@ pub fn bump() -> BumpSummary {
         seconds: 11.2,
         downtime_ms: Some(3500),
         still_ms: Some(31),
+        sessions_lost: Some(3),
+        to_pair_again: Some(2),
         salvage: None,
         snapshot: Some("/var/lib/t3pin/snapshots/alice/b000001".to_owned()),
     }
@@ -156,6 +170,7 @@ pub fn explanation() -> Explanation {
         wrong: Some("The new version, 0.0.25, is at fault: nobody could pair.".to_owned()),
         log: vec!["Error: no\u{1b}[2J".to_owned()],
         done: Some("0.0.24 was put back together with its own data.".to_owned()),
+        pair_again: vec!["my phone\u{1b}".to_owned()],
         now: "alice's server runs 0.0.24; state: held-back.".to_owned(),
         can: vec!["nothing has to be done".to_owned()],
         evidence: Some("/var/lib/t3pin/evidence/b000001-rolled-back".to_owned()),
@@ -303,6 +318,20 @@ impl Handler for CannedHost {
         let expires_at = Some("2027-01-15T08:05:00.000Z".to_owned());
         let (id, credential) = ("p1".to_owned(), "ABCD2345EFGH".to_owned());
         Ok(Minted { user: of, version: version("0.0.25"), id, credential, expires_at })
+    }
+    /// Two devices, of which one answer has one.
+    async fn reissue(&self, caller: Caller, of: UserName, request: ReissueRequest) -> Result<Reissued, ApiError> {
+        self.note(format!("reissue {of} {} {:?} by {}", request.ttl, request.kept, caller.uid));
+        let (n, left) = if request.kept.is_empty() { (1, 1) } else { (2, 0) };
+        let link = ReissuedLink {
+            device: format!("phone {n}\u{1b}[2J"),
+            last_connected_ms: Some(NOW_MS - HOUR),
+            id: format!("l{n}"),
+            credential: format!("ABCD2345EFG{n}"),
+            until_ms: NOW_MS + HOUR,
+        };
+        let version = Some(version("0.0.25"));
+        Ok(Reissued { user: of, version, lost: 3, paired_again: 1, unlisted: 0, links: vec![link], left })
     }
     async fn run(&self, caller: Caller, id: u64) -> Result<RunReport, ApiError> {
         if id == 7 && (caller.privileged || caller.uid == 1000) {

@@ -22,6 +22,9 @@ pub struct Explanation {
     pub log: Vec<String>,
     /// What was done about it.
     pub done: Option<String>,
+    /// The devices that will have to pair again, or still have to, one each.
+    #[serde(default)]
+    pub pair_again: Vec<String>,
     /// How things are now.
     pub now: String,
     /// What a person can do, one thing each.

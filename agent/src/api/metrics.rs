@@ -71,6 +71,14 @@ fn instances(out: &mut Exposition, report: &StatusReport, now_ms: UnixMs) {
         }
     }
     out.gauge(
+        "t3pin_devices_to_pair_again",
+        "The user's devices that lost their pairing to changes of version and have not paired again, as far as is known.",
+    );
+    for instance in &report.instances {
+        let left = usize::try_from(instance.to_pair_again).unwrap_or(usize::MAX);
+        out.sample("t3pin_devices_to_pair_again", &[("user", instance.user.as_str())], count(left));
+    }
+    out.gauge(
         "t3pin_deferral_escalated",
         "1 when the user's bump has been put off for longer than drain.escalate_after, else 0.",
     );
@@ -159,6 +167,7 @@ mod tests {
             "t3pin_instance_state{user=\"bob\",state=\"deferred\"} 1",
             "t3pin_instance_as_wanted{user=\"bob\"} 0",
             "t3pin_deferral_age_seconds{user=\"bob\"} 180",
+            "t3pin_devices_to_pair_again{user=\"alice\"} 2",
             "t3pin_deferral_escalated{user=\"bob\"} 1",
             "t3pin_last_bump_downtime_seconds{user=\"alice\",outcome=\"done\"} 3.5",
             "t3pin_last_bump_freeze_seconds{user=\"alice\",outcome=\"done\"} 0.031",

@@ -24,7 +24,8 @@ use super::archive_types::{ArchiveOrder, ArchiveStatus, KeptStatus};
 use super::explanation::Explanation;
 use super::types::{
     ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, FreezeRequest, Inside, MintRequest,
-    Minted, PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest, VersionStatus,
+    Minted, PlanReport, ReissueRequest, Reissued, RetryRequest, RollbackRequest, RunReport, StatusReport, Told, UnenrollRequest,
+    VersionStatus,
 };
 use crate::domain::{KeptId, UserName, Version};
 
@@ -73,6 +74,14 @@ pub trait Handler: Send + Sync + 'static {
     /// Has a pairing credential minted for `user`'s server. Privileged, or `user` themselves. Takes as long as t3 does, some seconds.
     fn mint(&self, caller: Caller, user: UserName, request: MintRequest)
     -> impl Future<Output = Result<Minted, ApiError>> + Send;
+    /// Has new pairing links made for those of `user`'s devices that have to pair again. Privileged, or `user` themselves. Takes as
+    /// long as t3 does, some seconds for each.
+    fn reissue(
+        &self,
+        caller: Caller,
+        user: UserName,
+        request: ReissueRequest,
+    ) -> impl Future<Output = Result<Reissued, ApiError>> + Send;
     /// Follows a run: `not-found` unless privileged or asked for by `caller`.
     fn run(&self, caller: Caller, id: u64) -> impl Future<Output = Result<RunReport, ApiError>> + Send;
     /// Sets the freeze. Privileged.

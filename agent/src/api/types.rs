@@ -162,6 +162,9 @@ pub struct InstanceStatus {
     pub last_bump: Option<BumpSummary>,
     /// The last rehearsal: of the bump under way or to come, else of the one that ended last.
     pub rehearsal: Option<RehearsalReport>,
+    /// How many of the user's devices lost their pairing to changes of version and have not paired again (`t3pin reissue`).
+    #[serde(default)]
+    pub to_pair_again: u64,
     /// What of it is not as t3pin left it, or does not work.
     #[serde(default)]
     pub drift: Vec<DriftStatus>,
@@ -221,6 +224,12 @@ pub struct BumpSummary {
     /// For how long the server was frozen to be looked at before it was last stopped, in ms; absent when it was not.
     #[serde(default)]
     pub still_ms: Option<u64>,
+    /// How many devices had to pair again because of it; absent before that is known, and where it was undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_lost: Option<u64>,
+    /// How many of them have not, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_pair_again: Option<u64>,
     /// Where what the new version wrote was set aside.
     pub salvage: Option<String>,
     /// Where the snapshot from before lies.
@@ -338,6 +347,68 @@ impl std::fmt::Debug for Minted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Minted")
             .field("user", &self.user)
+            .field("id", &self.id)
+            .field("credential", &"***")
+            .finish_non_exhaustive()
+    }
+}
+
+/// `POST /v1/reissue`: new pairing links for the devices that have to pair again. Links that were handed out before and are not used
+/// yet are revoked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReissueRequest {
+    /// Whose devices; the caller's own when absent.
+    #[serde(default)]
+    pub user: Option<UserName>,
+    /// For how many minutes each is good.
+    #[serde(default)]
+    pub ttl: PairingTtl,
+    /// Links from earlier answers to the same question, by their names: they stay good. Many devices take more than one answer.
+    #[serde(default)]
+    pub kept: Vec<String>,
+}
+
+/// Who has to pair again, and with what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reissued {
+    /// Whose devices.
+    pub user: UserName,
+    /// The version that serves, and minted the links; absent when there was nothing to mint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// How many devices lost their pairing to changes of version.
+    pub lost: u64,
+    /// How many of them have paired again.
+    pub paired_again: u64,
+    /// How many lost it besides, of which nothing more is known: too many to remember one by one.
+    pub unlisted: u64,
+    /// One new link for each device, as far as this answer goes.
+    pub links: Vec<ReissuedLink>,
+    /// How many more are to be had by asking again, with those of this answer among `kept`.
+    pub left: u64,
+}
+
+/// A new pairing link for one device. The credential is a secret: told to the caller, and to nobody else.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ReissuedLink {
+    /// What its user knows the device by.
+    pub device: String,
+    /// When it was last connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_connected_ms: Option<UnixMs>,
+    /// The link's name in the user's list, to revoke it by.
+    pub id: String,
+    /// The credential.
+    pub credential: String,
+    /// Until when it is good.
+    pub until_ms: UnixMs,
+}
+
+impl std::fmt::Debug for ReissuedLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReissuedLink")
+            .field("device", &self.device)
             .field("id", &self.id)
             .field("credential", &"***")
             .finish_non_exhaustive()

@@ -9,8 +9,8 @@ Exit codes:
   0  done, or the question was answered
   1  internal error
   2  wrong usage
-  3  deferred: put off because somebody works; it will be done by itself. For `mint` and
-     `t3`: the data is being handed over to another version; ask again in a moment
+  3  deferred: put off because somebody works; it will be done by itself. For `mint`,
+     `reissue` and `t3`: the data is being handed over to another version; ask again in a moment
   4  rolled back: something failed and was undone, data included
   5  refused: nothing was done, because it must not be (bad pin, freeze, quarantine,
      failed rehearsal or install), or this user may not, or there is no such thing

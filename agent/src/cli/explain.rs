@@ -56,6 +56,12 @@ pub(super) fn shown(told: &Explanation) -> String {
         }
     }
     part(&mut out, "What was done", told.done.as_deref());
+    if !told.pair_again.is_empty() {
+        let _ = write!(out, "\nWho has to pair again\n");
+        for device in &told.pair_again {
+            let _ = writeln!(out, "  - {}", plain(device));
+        }
+    }
     part(&mut out, "How it is now", Some(&told.now));
     if !told.can.is_empty() {
         let _ = write!(out, "\nWhat you can do\n");

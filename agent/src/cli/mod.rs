@@ -19,6 +19,7 @@ mod mint;
 mod now;
 mod own;
 mod plan;
+mod reissue;
 mod render;
 mod rollback;
 mod snapshots;
@@ -83,6 +84,7 @@ enum Question {
     Now(now::Now),
     Defer(defer::Defer),
     Mint(mint::Mint),
+    Reissue(reissue::Reissue),
     History(history::History),
     Explain(explain::Explain),
     Instances(instances::Instances),
@@ -123,6 +125,7 @@ fn converse(question: Question, client: Client) -> Result<Answer, ClientError> {
             Question::Now(now) => now.run(&client).await,
             Question::Defer(defer) => defer.run(&client).await,
             Question::Mint(mint) => mint.run(&client).await,
+            Question::Reissue(reissue) => reissue.run(&client).await,
             Question::History(history) => history.run(&client).await,
             Question::Explain(explain) => explain.run(&client).await,
             Question::Instances(instances) => instances.run(&client).await,

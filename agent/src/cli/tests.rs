@@ -10,10 +10,10 @@ use clap::{CommandFactory, Parser};
 use super::answer::Answer;
 use super::exit::Exit;
 use super::render::clock;
-use super::{Cli, Verb, explain, follow, history, instances, plan, status, versions};
+use super::{Cli, Verb, explain, follow, history, instances, plan, reissue, status, versions};
 use crate::api::canned::{self, CannedHost, NOW_MS};
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{FreezeStatus, RunOutcome};
+use crate::api::types::{FreezeStatus, Reissued, RunOutcome};
 
 /// A socket served as the agent does, until dropped.
 struct Served {
@@ -127,6 +127,38 @@ fn a_minted_credential_is_all_that_people_read() {
     assert_eq!((answer.exit(), answer.text()), (Exit::Done, "ABCD2345EFGH\n"));
     assert!(answer.json().contains("\"credential\": \"ABCD2345EFGH\"") && answer.json().contains("\"version\": \"0.0.25\""));
     assert_eq!(*host.asked.lock().unwrap(), [r#"mint alice 60m Some("phone") by 0"#]);
+}
+
+#[test]
+fn new_links_are_asked_for_until_every_device_has_one() {
+    if !root() {
+        return;
+    }
+    let host = Arc::new(CannedHost::default());
+    let answer = run(&host, &["reissue", "alice", "--ttl", "2h"]).unwrap();
+    assert_eq!(*host.asked.lock().unwrap(), ["reissue alice 120m [] by 0", r#"reissue alice 120m ["l1"] by 0"#]);
+    let text = answer.text();
+    assert!(text.starts_with("2 of 3 devices still have to pair again"), "{text}");
+    for part in ["phone 1 [2J  ", "phone 2 [2J  ", "ABCD2345EFG1", "ABCD2345EFG2"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(answer.exit() == Exit::Done && answer.json().contains("\"left\": 0"), "{}", answer.json());
+}
+
+#[test]
+fn who_has_nothing_to_pair_again_is_told_so() {
+    let none = |lost, paired_again, unlisted| Reissued {
+        user: canned::user("alice"),
+        version: None,
+        lost,
+        paired_again,
+        unlisted,
+        links: vec![],
+        left: 0,
+    };
+    assert!(reissue::shown(&none(0, 0, 0), canned::NOW_MS).starts_with("Nobody has to pair again"));
+    assert_eq!(reissue::shown(&none(2, 2, 0), canned::NOW_MS), "All of 2 have paired again with alice's server.\n");
+    assert!(reissue::shown(&none(2, 2, 5), canned::NOW_MS).contains("5 more lost their pairing"));
 }
 
 #[test]
@@ -391,6 +423,9 @@ What 0.0.25 said last
 What was done
   0.0.24 was put back together with its own data.
 
+Who has to pair again
+  - my phone{}
+
 How it is now
   alice's server runs 0.0.24; state: held-back.
 
@@ -402,7 +437,8 @@ Evidence (root only)
 ",
             at(0),
             at(2000),
-            at(60_000)
+            at(60_000),
+            " "
         )
     );
     let answer = run(&Arc::new(CannedHost::default()), &["explain", "b000001", "--json"]).unwrap();

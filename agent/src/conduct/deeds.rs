@@ -67,6 +67,8 @@ async fn drop_seed<H: Host>(host: &H, bump: &Bump) {
 /// DESIGN "quiesced": check, freeze, check again while nothing can move, and stop only if still idle.
 async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, Fault> {
     let unit = bump.instance.unit.as_str();
+    // Now, because the new version may not know them any more; and before anybody waits for it.
+    let paired = host.paired(bump).await;
     let state = host.unit(unit).await.map_err(systemd)?;
     let runs = matches!(state.active_state.as_str(), "active" | "activating" | "reloading" | "deactivating");
     // Going back on an order only asks that no work is lost; going forward also asks for quiet, unless somebody said "now".
@@ -76,7 +78,7 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     let busy = |activity: &Activity, now_ms: UnixMs| rollout::busy(activity, now_ms, quiet);
     if runs && !force {
         return Ok(match host.hand_over(bump, &state, &busy).await? {
-            HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms },
+            HandedOver::Stopped { at_ms, still_ms } => Event::Quiesced { stopped_ms: at_ms, still_ms, paired },
             HandedOver::Busy { activity, reason } => {
                 // Also what an earlier try held that did not get further: the server runs on, and must be able to start again.
                 host.vault().release(bump.instance.user()).map_err(data)?;
@@ -87,7 +89,7 @@ async fn quiesce<H: Host>(host: &H, bump: &Bump, force: bool) -> Result<Event, F
     let stopped_ms = host.now_ms();
     host.vault().hold(bump.instance.user(), bump.id).map_err(data)?;
     host.stop(unit).await.map_err(systemd)?;
-    Ok(Event::Quiesced { stopped_ms, still_ms: None })
+    Ok(Event::Quiesced { stopped_ms, still_ms: None, paired })
 }
 
 async fn secure<H: Host>(host: &H, bump: &Bump) -> Result<Event, Fault> {

@@ -13,7 +13,7 @@ mod recovery;
 use std::fmt::Display;
 use std::io;
 
-use crate::domain::{Activity, UnixMs, UserName, Version};
+use crate::domain::{Activity, Paired, UnixMs, UserName, Version};
 use crate::engine::waits::Hurry;
 use crate::engine::{Bump, Event, Fault};
 use crate::state::{Retention, Vault};
@@ -109,6 +109,8 @@ pub trait Host {
 
     /// `Action::Rehearse`.
     async fn rehearse(&self, bump: &Bump) -> Result<Event, Fault>;
+    /// Who is paired with the server of `bump`; `None` when it cannot be told, which keeps nothing from going on.
+    async fn paired(&self, bump: &Bump) -> Option<Paired>;
     /// `Action::TakeBaseline`.
     async fn take_baseline(&self, bump: &Bump) -> Result<Event, Fault>;
     /// `Action::Verify`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ProbeReport;
+use super::{Paired, ProbeReport};
 
 /// The candidate on a copy of one user's data, in the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct RehearsalReport {
     pub total_ms: u64,
     /// Live sessions in the copy before that are gone after: who must pair again.
     pub sessions_lost: u64,
+    /// Whose they are, as far as that can be told. Nobody in records from before there was this.
+    #[serde(default)]
+    pub lost: Paired,
     /// Rows of the user's work that were there before and are gone after (a migration that wipes); 0 is right.
     pub work_lost: u64,
     /// `PRAGMA quick_check` of the copy after the candidate was stopped said ok.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
-use crate::domain::{Activity, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, WorkMarks};
+use crate::domain::{Activity, Paired, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, WorkMarks};
 
 /// Something that happened to a bump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub enum Event {
         /// How long the server stood still before, in ms; `None` when it was not frozen.
         #[serde(default)]
         still_ms: Option<u64>,
+        /// Who was paired just before; `None` when it cannot be told.
+        #[serde(default)]
+        paired: Option<Paired>,
     },
     /// See `Action::Quiesce`: the unit runs on, unharmed.
     FoundBusy {
@@ -85,6 +88,9 @@ pub enum Event {
         answered_ms: Option<UnixMs>,
         /// How much work the data holds now, at the hand-over; `None` when it cannot be told.
         marks: Option<WorkMarks>,
+        /// Who of those that were paired before is not paired any more; `None` when it cannot be told.
+        #[serde(default)]
+        lost: Option<Paired>,
     },
     /// A look at an instance in its soak.
     Looked(SoakLook),

@@ -180,7 +180,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::domain::ProbeReport;
+    use crate::domain::{Paired, ProbeReport};
     use crate::worker::TaskError;
 
     fn ok() -> SandboxEnd {
@@ -200,6 +200,7 @@ mod tests {
             start_ms: 0,
             total_ms: 1,
             sessions_lost: 0,
+            lost: Paired::default(),
             work_lost: 0,
             intact: true,
             output_tail: Vec::new(),

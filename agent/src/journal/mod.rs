@@ -14,6 +14,7 @@ mod facts;
 mod migrate;
 mod opening;
 mod rebuild;
+mod reissues;
 mod restarts;
 mod schema;
 mod sums;

@@ -102,7 +102,9 @@ fn needs(task: &Task) -> Option<Needs> {
         }
         Task::SwitchIn { seed, userdata } => data(&[seed, userdata]),
         Task::Discard { path } => data(&[path]),
-        Task::Look { userdata } | Task::Lookout { userdata } | Task::Marks { userdata } => data(&[userdata]),
+        Task::Look { userdata } | Task::Lookout { userdata } | Task::Marks { userdata } | Task::Paired { userdata, .. } => {
+            data(&[userdata])
+        }
         Task::Merge { dir } => Some(Needs { data: vec![dir.clone()], network: false, programs: None }),
         Task::Finish => data(&[]),
         Task::Describe { .. } => Some(Needs { data: Vec::new(), network: true, programs: None }),

@@ -26,7 +26,8 @@ pub use protocol::TaskError;
 #[cfg(test)]
 pub use protocol::answer_line;
 pub use protocol::{
-    Answer, LiveCopyReport, MAX_MESSAGE, MintSpec, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind, read_answer, task_line,
+    Answer, LiveCopyReport, MAX_MESSAGE, MintSpec, MintedLink, ProbeSpec, RehearseSpec, Seeded, Task, TaskErrorKind, read_answer,
+    task_line,
 };
 pub use spawn::{Standby, WorkerError, begin, run};
 pub use tasks::redact::redact;

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Activity, Descriptor, OwnService, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport, UnixMs,
-    Version, WorkMarks,
+    Activity, Descriptor, OwnService, PairedLook, PairingLabel, PairingTtl, ProbeReport, RehearsalReport, SeedMethod, SeedReport,
+    UnixMs, Version, WorkMarks,
 };
 
 /// Bytes that either side reads at most.
@@ -140,6 +140,15 @@ pub enum Task {
         /// The user's `userdata/`.
         userdata: PathBuf,
     },
+    /// Who is paired, which of these sessions live, and which of these links were used. Answer: [`Answer::Paired`].
+    Paired {
+        /// The user's `userdata/`.
+        userdata: PathBuf,
+        /// Names of sessions.
+        sessions: Vec<String>,
+        /// Names of links.
+        links: Vec<String>,
+    },
     /// Look for T3's own background service in the user's files. Answer: [`Answer::OwnService`].
     OwnService {
         /// The user's home.
@@ -179,6 +188,7 @@ impl Task {
             | Self::Look { .. }
             | Self::Lookout { .. }
             | Self::Marks { .. }
+            | Self::Paired { .. }
             | Self::OwnService { .. } => Some(READING),
             Self::Probe(_) | Self::Mint(_) | Self::Describe { .. } | Self::Rehearse(_) => None,
         }
@@ -227,6 +237,8 @@ pub struct MintSpec {
     pub ttl: PairingTtl,
     /// What it is called.
     pub label: Option<PairingLabel>,
+    /// The link that it takes the place of, by its name: revoked before.
+    pub replaces: Option<String>,
 }
 
 /// What a rehearsal needs to know.
@@ -263,6 +275,8 @@ pub enum Answer {
         /// Sessions neither revoked nor expired.
         sessions: u64,
     },
+    /// See [`Task::Paired`].
+    Paired(PairedLook),
     /// See [`Task::OwnService`].
     OwnService(OwnService),
     /// See [`Task::Probe`].
@@ -368,7 +382,7 @@ pub enum TaskErrorKind {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::domain::{BusyReason, LauncherState, ProbeStep, StepOutcome, StepRecord};
+    use crate::domain::{BusyReason, Device, LauncherState, Paired, ProbeStep, StepOutcome, StepRecord};
 
     fn spec() -> ProbeSpec {
         ProbeSpec {
@@ -406,6 +420,7 @@ mod tests {
             Task::Look { userdata: dir() },
             Task::Lookout { userdata: dir() },
             Task::Marks { userdata: dir() },
+            Task::Paired { userdata: dir(), sessions: vec!["s".to_owned()], links: vec!["l".to_owned()] },
             Task::OwnService { home: dir(), base_dir: dir() },
             Task::Merge { dir: dir() },
             Task::Probe(spec()),
@@ -416,6 +431,7 @@ mod tests {
                 base_dir: dir(),
                 ttl: PairingTtl::default(),
                 label: Some("phone".parse().unwrap()),
+                replaces: Some("l".to_owned()),
             }),
             Task::Rehearse(RehearseSpec { probe: spec(), port: 1, home: dir() }),
         ];
@@ -434,6 +450,7 @@ mod tests {
             start_ms: 1,
             total_ms: 2,
             sessions_lost: 3,
+            lost: Paired { devices: vec![Device { session: "s".to_owned(), ..Device::default() }], more: 2 },
             work_lost: 4,
             intact: true,
             output_tail: vec!["x".to_owned()],
@@ -467,6 +484,7 @@ mod tests {
                 state: Some(LauncherState { path: "/s".into(), active_version: Err("e".to_owned()), updating_to: None }),
             }),
             Answer::Marks { marks, migration_level: None, sessions: 0 },
+            Answer::Paired(PairedLook { used: ["l".to_owned()].into(), ..PairedLook::default() }),
             Answer::Probe(probe()),
             Answer::Descriptor(None),
             Answer::Descriptor(Some(Descriptor { server_version: None, environment_id: "e".to_owned() })),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use t3pin::conduct::{Busy, HandedOver, Host, data, host};
 use t3pin::domain::{
-    Activity, BusyReason, Descriptor, ProbeReport, ProbeStep, RehearsalReport, StepOutcome, StepRecord, UnixMs, UserName,
+    Activity, BusyReason, Descriptor, Paired, ProbeReport, ProbeStep, RehearsalReport, StepOutcome, StepRecord, UnixMs, UserName,
     Version, WorkMarks,
 };
 use t3pin::engine::waits::Hurry;
@@ -180,6 +180,7 @@ impl Agent {
                 start_ms: 1,
                 total_ms: 1,
                 sessions_lost: 0,
+                lost: Paired::default(),
                 work_lost: if flaw == Flaw::Wipes { 3 } else { 0 },
                 intact: flaw != Flaw::Corrupts,
                 output_tail: Vec::new(),
@@ -353,6 +354,10 @@ impl Host for Agent {
         Ok(Event::Rehearsed { report: Box::new(report), control: control.map(Box::new) })
     }
 
+    async fn paired(&self, _: &Bump) -> Option<Paired> {
+        None
+    }
+
     async fn take_baseline(&self, bump: &Bump) -> Result<Event, Fault> {
         Ok(Event::BaselineTaken { report: self.probe(bump, &bump.from)? })
     }
@@ -362,7 +367,7 @@ impl Host for Agent {
         let report = self.probe(bump, version)?;
         let answered_ms = report.passed(ProbeStep::Environment).then(|| self.now_ms());
         let marks = if *version == bump.to { self.marks(user) } else { None };
-        Ok(Event::Probed { report, answered_ms, marks })
+        Ok(Event::Probed { report, answered_ms, marks, lost: None })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Agent, data};
-use crate::domain::{Instance, ProbeReport, ProbeStep, RehearsalReport, StepOutcome, StepRecord, Version};
+use crate::domain::{Instance, Paired, ProbeReport, ProbeStep, RehearsalReport, StepOutcome, StepRecord, Version};
 use crate::engine::{Blame, Bump, Event, Fault, judge};
 use crate::health::{self, RehearsalError};
 use crate::worker::{LiveCopyReport, ProbeSpec};
@@ -79,6 +79,7 @@ fn broke_out(copied: &LiveCopyReport, outcome: StepOutcome) -> RehearsalReport {
         start_ms: 0,
         total_ms: 0,
         sessions_lost: 0,
+        lost: Paired::default(),
         work_lost: 0,
         intact: true,
         output_tail: vec![],

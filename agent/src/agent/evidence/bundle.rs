@@ -152,6 +152,7 @@ mod tests {
             start_ms: 1,
             total_ms: 2,
             sessions_lost: 0,
+            lost: crate::domain::Paired::default(),
             work_lost: 0,
             intact: true,
             output_tail: vec![said.to_owned()],
@@ -159,8 +160,10 @@ mod tests {
         (bump.baseline, bump.probe) = (Some(probe.clone()), Some(probe.clone()));
         (bump.fault, bump.remark) = (Some(fault.clone()), Some(said.to_owned()));
         let told = |event: &Event| Told { at_ms: 5, phase: "started".to_owned(), event: serde_json::to_value(event).unwrap() };
-        let story =
-            vec![told(&Event::ActionFailed(fault)), told(&Event::Probed { report: probe, answered_ms: None, marks: None })];
+        let story = vec![
+            told(&Event::ActionFailed(fault)),
+            told(&Event::Probed { report: probe, answered_ms: None, marks: None, lost: None }),
+        ];
         Material { bump, story, log: vec![said.to_owned()], host: json!({ "kernel": said }), written_ms: 6 }
     }
 

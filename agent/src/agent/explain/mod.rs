@@ -3,14 +3,15 @@
 mod advice;
 mod steps;
 
-use super::Agent;
 use super::evidence::{bundle_of, last_words};
 use super::handler::{error, internal};
-use super::status::{may_see, summary};
+use super::reissue::devices;
+use super::status::may_see;
+use super::{Agent, now_ms};
 use crate::api::explanation::Explanation;
 use crate::api::types::{ApiError, Caller, InstanceStatus};
 use crate::domain::{BumpId, UserName};
-use crate::engine::{Bump, Outcome, Phase};
+use crate::engine::{Bump, Outcome, Phase, pair_again};
 
 /// How many lines of a log a story quotes.
 const QUOTED: usize = 8;
@@ -42,12 +43,23 @@ impl Agent {
                 steps: vec![],
                 wrong: None,
                 log: vec![],
+                pair_again: vec![],
                 done: None,
                 evidence: None,
             });
         };
         let story = self.journal.story(bump.id).map_err(internal)?;
         let latest = self.last_of(&user).map_err(internal)?.is_none_or(|last| last.id == bump.id);
+        let given = self.journal.reissues(&user).map_err(internal)?;
+        let again = if latest { self.pair_again(&user).map_err(internal)? } else { pair_again([&bump], &given, now_ms()) };
+        let mut can = match bump.phase {
+            _ if !latest => vec![],
+            Phase::Stuck => self.ways_out(&bump),
+            _ => advice::about(&bump, &instance),
+        };
+        if latest && again.left() > 0 {
+            can.push(format!("t3pin reissue {user}: a new pairing link for each device that has to pair again"));
+        }
         Ok(Explanation {
             user,
             planned: Some(format!("From {} to {}, because of this: {}.", bump.from, bump.to, bump.reason.trim_end_matches('.'))),
@@ -56,13 +68,10 @@ impl Agent {
             log: log_of(&bump),
             done: done(&bump),
             now: now(&instance, (!latest).then_some(&bump)),
-            can: match bump.phase {
-                _ if !latest => vec![],
-                Phase::Stuck => self.ways_out(&bump),
-                _ => advice::about(&bump, &instance),
-            },
+            can,
             evidence: bundle_of(&bump).filter(|_| caller.privileged).map(|path| path.display().to_string()),
-            bump: Some(summary(&bump)),
+            pair_again: devices(&bump, &again, &given, now_ms()),
+            bump: Some(self.summary_of(&bump)),
         })
     }
 

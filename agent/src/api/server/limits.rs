@@ -39,7 +39,7 @@ impl Default for Limits {
             per_uid: 16,
             requests_per_second: 20,
             burst: 20,
-            all_per_second: 300,
+            all_per_second: 100,
             body: 64 * 1024,
             head: 16 * 1024,
             head_time: Duration::from_secs(10),

@@ -14,8 +14,8 @@ use super::super::explanation::Explanation;
 use super::super::metrics;
 use super::super::types::{
     Acknowledged, ApiError, BumpSummary, Caller, ClearRequest, DeferRequest, DoctorReport, EnrollRequest, FreezeRequest, Inside,
-    InstanceStatus, MintRequest, NowRequest, PlanReport, RetryRequest, RollbackRequest, RunReport, StatusReport, Told,
-    UnenrollRequest, VersionStatus,
+    InstanceStatus, MintRequest, NowRequest, PlanReport, ReissueRequest, RetryRequest, RollbackRequest, RunReport, StatusReport,
+    Told, UnenrollRequest, VersionStatus,
 };
 use super::Handler;
 use super::limits::Limits;
@@ -63,6 +63,7 @@ pub fn router<H: Handler>(handler: Arc<H>, limits: Limits) -> Router {
         .route("/v1/now", post(now::<H>))
         .route("/v1/defer", post(defer::<H>))
         .route("/v1/mint", post(mint::<H>))
+        .route("/v1/reissue", post(reissue::<H>))
         .route("/v1/freeze", post(freeze::<H>))
         .route("/v1/thaw", post(thaw::<H>))
         .route("/v1/quarantine/clear", post(clear_quarantine::<H>))
@@ -258,6 +259,18 @@ async fn mint<H: Handler>(
     let user = whose(&desk, caller, what.user.take(), "mint a pairing credential of").await?;
     let minted = whole(async move { desk.handler.mint(caller, user, what).await }).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], minted).into_response())
+}
+
+/// As [`mint`], for several.
+async fn reissue<H: Handler>(
+    State(desk): State<Desk<H>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let mut what: ReissueRequest = body(request, desk.limits).await?;
+    let user = whose(&desk, caller, what.user.take(), "mint pairing credentials of").await?;
+    let reissued = whole(async move { desk.handler.reissue(caller, user, what).await }).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], reissued).into_response())
 }
 
 async fn freeze<H: Handler>(

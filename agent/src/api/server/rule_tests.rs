@@ -26,7 +26,7 @@ enum Rule {
     Shown(&'static str),
 }
 
-const RULES: [(&str, Rule); 17] = [
+const RULES: [(&str, Rule); 18] = [
     ("/v1/enforce", Rule::Privileged("")),
     ("/v1/rollback", Rule::Privileged(r#"{"user":"USER"}"#)),
     ("/v1/enroll", Rule::Privileged(r#"{"user":"USER"}"#)),
@@ -40,6 +40,7 @@ const RULES: [(&str, Rule); 17] = [
     ("/v1/versions/remove", Rule::Privileged(r#"{"version":"0.0.26"}"#)),
     ("/v1/versions/verify", Rule::Privileged("{}")),
     ("/v1/mint", Rule::OneSelf(r#"{"user":"USER"}"#)),
+    ("/v1/reissue", Rule::OneSelf(r#"{"user":"USER","kept":["l1"]}"#)),
     ("/v1/now", Rule::OneSelf(r#"{"user":"USER"}"#)),
     ("/v1/defer", Rule::OneSelf(r#"{"user":"USER","until_ms":5}"#)),
     ("/v1/snapshots/verify", Rule::Shown(r#"{"user":"USER"}"#)),

@@ -42,6 +42,11 @@ pub fn shown(instance: &InstanceStatus, now: UnixMs) -> String {
     if let Some(rehearsal) = &instance.rehearsal {
         let _ = writeln!(out, "Rehearsal    {}", rehearsed(rehearsal));
     }
+    if instance.to_pair_again > 0 {
+        let n = instance.to_pair_again;
+        let who = if n == 1 { "1 device still has".to_owned() } else { format!("{n} devices still have") };
+        let _ = writeln!(out, "Pairing      {who} to pair again: t3pin reissue {}", instance.user);
+    }
     if let Some(bump) = &instance.last_bump {
         let _ = write!(out, "{}", last_bump(bump, now));
     }

@@ -54,7 +54,8 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
         Event::ActionFailed(_) => failed(bump, next, &reason()),
         Event::Rehearsed { report, .. } => bump.rehearsal = Some(*report),
         Event::BaselineTaken { report } => bump.baseline = Some(report),
-        Event::Quiesced { stopped_ms, still_ms } => {
+        Event::Quiesced { stopped_ms, still_ms, paired } => {
+            bump.paired = paired.or(bump.paired.take());
             bump.deferral = None;
             bump.still_ms = still_ms;
             bump.stopped_ms = Some(stopped_ms);
@@ -78,11 +79,13 @@ fn happened(bump: &mut Bump, next: Phase, now_ms: UnixMs, event: Event, fault: O
             }
             (_, fault) => failed(bump, next, &fault.map_or(String::new(), |fault| fault.reason)),
         },
-        Event::Probed { report, answered_ms, marks } => {
+        Event::Probed { report, answered_ms, marks, lost } => {
             bump.probe = Some(report);
             if next == Phase::Soaking {
                 bump.answered_ms = bump.answered_ms.or(answered_ms);
                 bump.marks = bump.marks.take().or(marks);
+                bump.lost = bump.lost.take().or(lost);
+                bump.paired.take_if(|_| bump.lost.is_some());
             }
         }
         Event::Looked(look) => {

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{BumpId, Deferral, Instance, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, Version, WorkMarks};
+use crate::domain::{
+    BumpId, Deferral, Instance, Paired, ProbeReport, RehearsalReport, Salvage, Snapshot, UnixMs, Version, WorkMarks,
+};
 use crate::engine::{Fault, Phase, Undo};
 
 /// The transaction that moves one instance from version `from` to version `to`. All that is known of it; the journal keeps it.
@@ -51,6 +53,12 @@ pub struct Bump {
     pub probe: Option<ProbeReport>,
     /// How much work the data held when the new version was handed over to the user.
     pub marks: Option<WorkMarks>,
+    /// Who was paired when the old version was stopped; until it is known who has to pair again.
+    #[serde(default)]
+    pub paired: Option<Paired>,
+    /// Who of them the new version does not know: they have to pair again.
+    #[serde(default)]
+    pub lost: Option<Paired>,
     /// The snapshot from before.
     pub snapshot: Option<Snapshot>,
     /// What the new version wrote before it was rolled back.
@@ -103,6 +111,8 @@ impl Bump {
             baseline: None,
             probe: None,
             marks: None,
+            paired: None,
+            lost: None,
             snapshot: None,
             salvage: None,
             deferral: None,

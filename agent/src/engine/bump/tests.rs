@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{
-    Activity, BumpId, DeferralOwner, Descriptor, ProbeReport, ProbeStep, RehearsalReport, Snapshot, StepOutcome, StepRecord,
+    Activity, BumpId, DeferralOwner, Descriptor, Device, Paired, ProbeReport, ProbeStep, RehearsalReport, Snapshot, StepOutcome,
+    StepRecord,
 };
 use crate::engine::{Blame, Fault, SoakLook};
 
@@ -34,6 +35,7 @@ fn rehearsal(outcome: StepOutcome) -> RehearsalReport {
         start_ms: 1,
         total_ms: 2,
         sessions_lost: 3,
+        lost: Paired::default(),
         work_lost: 0,
         intact: true,
         output_tail: vec![],
@@ -59,11 +61,13 @@ fn good(action: &Action) -> Event {
         Action::Rehearse => Event::Rehearsed { report: Box::new(rehearsal(StepOutcome::Passed)), control: None },
         Action::Seed => Event::Seeded { later: None },
         Action::TakeBaseline => Event::BaselineTaken { report: probe(StepOutcome::Passed) },
-        Action::Quiesce { .. } => Event::Quiesced { stopped_ms: 10, still_ms: Some(20) },
+        Action::Quiesce { .. } => Event::Quiesced { stopped_ms: 10, still_ms: Some(20), paired: None },
         Action::Secure => Event::Secured { snapshot: snapshot() },
         Action::Switch => Event::Switched,
         Action::Start { .. } => Event::Started,
-        Action::Verify { .. } => Event::Probed { report: probe(StepOutcome::Passed), answered_ms: Some(20), marks: None },
+        Action::Verify { .. } => {
+            Event::Probed { report: probe(StepOutcome::Passed), answered_ms: Some(20), marks: None, lost: None }
+        }
         Action::Archive => Event::Archived,
         Action::Stop => Event::Stopped,
         Action::Restore { .. } => Event::Restored { salvage: None },
@@ -92,6 +96,32 @@ fn soaked(mut bump: Bump) -> Bump {
         }
     }
     run_well(bump)
+}
+
+#[test]
+fn who_was_paired_is_kept_until_it_is_known_who_has_to_pair_again() {
+    let device = |session: &str| Device { session: session.to_owned(), ..Device::default() };
+    let (paired, lost) = (Paired::of(["a", "b"].map(device), 0), Paired::of([device("b")], 0));
+    for (known, told) in [(None, Some(&paired)), (Some(&lost), None)] {
+        let mut bump = sample(BumpId(1), "alice");
+        while bump.phase != Phase::Soaking {
+            let Some(action) = bump.due() else {
+                bump = step(bump, 100, Event::GoAhead).0;
+                continue;
+            };
+            let event = match good(&action) {
+                Event::Quiesced { stopped_ms, still_ms, .. } => {
+                    Event::Quiesced { stopped_ms, still_ms, paired: Some(paired.clone()) }
+                }
+                Event::Probed { report, answered_ms, marks, .. } => {
+                    Event::Probed { report, answered_ms, marks, lost: known.cloned() }
+                }
+                other => other,
+            };
+            bump = step(bump, 100, event).0;
+        }
+        assert_eq!((bump.paired.as_ref(), bump.lost.as_ref()), (told, known));
+    }
 }
 
 #[test]
@@ -176,7 +206,7 @@ fn a_rehearsal_that_the_old_version_fails_too_does_not_condemn() {
 fn a_version_that_fails_live_is_rolled_back_with_its_data_and_blamed() {
     let mut bump = soaking();
     bump.phase = Phase::Verified;
-    let back = step(bump, 50, Event::Probed { report: probe(failed()), answered_ms: None, marks: None }).0;
+    let back = step(bump, 50, Event::Probed { report: probe(failed()), answered_ms: None, marks: None, lost: None }).0;
     assert_eq!(back.phase, Phase::RollingBack(Undo::Stopped));
     let closed = run_well(back);
     assert_eq!(closed.phase, Phase::Closed(Outcome::RolledBack));
@@ -258,7 +288,7 @@ fn an_old_version_that_does_not_come_up_either_is_stuck_and_says_so() {
     let mut bump = soaking();
     bump.phase = Phase::RollingBack(Undo::Rechecked);
     for _ in 0..3 {
-        bump = step(bump, 400, Event::Probed { report: probe(failed()), answered_ms: None, marks: None }).0;
+        bump = step(bump, 400, Event::Probed { report: probe(failed()), answered_ms: None, marks: None, lost: None }).0;
     }
     assert_eq!(bump.phase, Phase::Stuck);
     assert!(bump.remark.unwrap().contains("does not come up"));
@@ -271,10 +301,10 @@ fn an_old_version_that_is_down_for_a_fault_of_the_hosts_is_stuck_too_and_one_tha
     bump.phase = Phase::RollingBack(Undo::Rechecked);
     let mut answers = probe(unclear());
     answers.descriptor = Some(Descriptor { server_version: None, environment_id: "e".to_owned() });
-    let back = step(bump.clone(), 400, Event::Probed { report: answers, answered_ms: None, marks: None }).0;
+    let back = step(bump.clone(), 400, Event::Probed { report: answers, answered_ms: None, marks: None, lost: None }).0;
     assert_eq!(back.phase, Phase::Closing(Outcome::RolledBack));
     for _ in 0..3 {
-        bump = step(bump, 400, Event::Probed { report: probe(unclear()), answered_ms: None, marks: None }).0;
+        bump = step(bump, 400, Event::Probed { report: probe(unclear()), answered_ms: None, marks: None, lost: None }).0;
     }
     assert_eq!(bump.phase, Phase::Stuck, "nobody can reach it");
 }
@@ -283,7 +313,7 @@ fn an_old_version_that_is_down_for_a_fault_of_the_hosts_is_stuck_too_and_one_tha
 fn what_is_stuck_and_tried_again_goes_back_and_still_says_what_was_wrong_first() {
     let mut bump = soaking();
     bump.phase = Phase::Verified;
-    bump = step(bump, 300, Event::Probed { report: probe(failed()), answered_ms: None, marks: None }).0;
+    bump = step(bump, 300, Event::Probed { report: probe(failed()), answered_ms: None, marks: None, lost: None }).0;
     while bump.phase != Phase::Stuck {
         let fault = Fault { reason: "the disk is full".to_owned(), blame: Blame::Environment };
         bump = step(bump, 400, Event::ActionFailed(fault)).0;
@@ -313,7 +343,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => Just(Event::FoundBusy { activity: Activity::Unknown { why: "x".to_owned() }, reason: "x".to_owned() }),
         1 => any::<bool>().prop_map(|force| Event::RollbackAsked { force, reason: "asked".to_owned() }),
         1 => Just(Event::CalledOff { reason: "pin".to_owned() }),
-        2 => outcome.clone().prop_map(|o| Event::Probed { report: probe(o), answered_ms: Some(1), marks: None }),
+        2 => outcome.clone().prop_map(|o| Event::Probed { report: probe(o), answered_ms: Some(1), marks: None, lost: None }),
         1 => outcome.prop_map(|o| Event::Rehearsed { report: Box::new(rehearsal(o)), control: Some(Box::new(rehearsal(StepOutcome::Passed))) }),
         1 => (any::<bool>(), proptest::option::of(0u64..3))
             .prop_map(|(unusable, new_work)| Event::Looked(SoakLook::Bad { reason: "x".to_owned(), unusable, new_work })),

@@ -14,6 +14,9 @@ use crate::worker::protocol::{TaskError, TaskErrorKind};
 
 /// How long to wait for another process's lock.
 const BUSY: Duration = Duration::from_millis(500);
+/// Whether a row of `auth_sessions` is a live session: neither revoked nor expired (T3-CONTRACT section 4).
+pub const LIVE: &str = "revoked_at IS NULL AND (expires_at IS NULL OR CASE typeof(expires_at) \
+     WHEN 'text' THEN expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ELSE expires_at > CAST(strftime('%s', 'now') AS INTEGER) * 1000 END)";
 /// Tables beyond this are not marked.
 const MAX_TABLES: usize = 500;
 
@@ -139,12 +142,9 @@ impl Database {
         if !self.has_table("auth_sessions")? {
             return Ok(0);
         }
-        let alive = "SELECT count(*) FROM auth_sessions WHERE revoked_at IS NULL AND (expires_at IS NULL OR \
-             CASE typeof(expires_at) WHEN 'text' THEN expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') \
-             ELSE expires_at > CAST(strftime('%s', 'now') AS INTEGER) * 1000 END)";
         let count: i64 = self
             .connection
-            .query_row(alive, [], |row| row.get(0))
+            .query_row(&format!("SELECT count(*) FROM auth_sessions WHERE {LIVE}"), [], |row| row.get(0))
             .map_err(|error| task_error("counting the sessions", &error))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }

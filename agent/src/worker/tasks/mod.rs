@@ -12,6 +12,7 @@ mod look;
 mod marks;
 mod merge;
 mod own_service;
+mod paired;
 mod program;
 pub mod redact;
 mod rehearse;
@@ -41,6 +42,7 @@ pub fn perform(task: Task) -> Result<Answer, TaskError> {
         // Of a lookout that cannot be talked to, the first look is all there is to have.
         Task::Look { userdata } | Task::Lookout { userdata } => Ok(Answer::Activity(look::look(&userdata))),
         Task::Marks { userdata } => marks::marks(&userdata),
+        Task::Paired { userdata, sessions, links } => paired::paired(&userdata, &sessions, &links).map(Answer::Paired),
         Task::OwnService { home, base_dir } => own_service::own_service(&home, &base_dir).map(Answer::OwnService),
         Task::Merge { dir } => merge::merge(&dir).map(|()| Answer::Done),
         Task::Probe(spec) => Ok(Answer::Probe(handshake::probe(&spec))),

@@ -31,7 +31,13 @@ pub fn mint(spec: &MintSpec) -> Result<MintedLink, TaskError> {
     let cli = Cli { program: &spec.cli, base_dir: &spec.base_dir, surroundings: &surroundings };
     let runtime = super::runtime().map_err(|error| other(format!("this host could not begin to mint: {error}")))?;
     let label = spec.label.as_ref().map(PairingLabel::as_str);
-    runtime.block_on(cli.mint(spec.ttl, label)).map_err(|outcome| match outcome {
+    let minting = async {
+        if let Some(earlier) = spec.replaces.as_deref().filter(|id| is_plain_id(id)) {
+            cli.run(&["auth", "pairing", "revoke", earlier], &[]).await?;
+        }
+        cli.mint(spec.ttl, label).await
+    };
+    runtime.block_on(minting).map_err(|outcome| match outcome {
         StepOutcome::Failed { reason, .. } | StepOutcome::Inconclusive { reason } => other(reason),
         StepOutcome::Passed => other("minting failed".to_owned()),
     })
@@ -140,6 +146,31 @@ mod tests {
     }
 
     const GOOD: &str = r#"echo '{"id":"p1","credential":"ABCD2345EFGH","role":"client","expiresAt":"x"}'"#;
+
+    #[test]
+    fn a_link_that_is_replaced_is_revoked_first_and_never_an_option() {
+        for (replaces, calls) in [
+            (Some("l-1"), "auth pairing revoke l-1 --base-dir BASE\nauth pairing create --base-dir BASE --ttl 5m --json\n"),
+            (Some("--help"), "auth pairing create --base-dir BASE --ttl 5m --json\n"),
+            (None, "auth pairing create --base-dir BASE --ttl 5m --json\n"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let cli = dir.path().join("t3");
+            let called = dir.path().join("called");
+            std::fs::write(&cli, format!("#!/bin/sh\necho \"$@\" >>{}\n{GOOD}\n", called.display())).unwrap();
+            std::fs::set_permissions(&cli, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let spec = MintSpec {
+                cli,
+                node: "/usr/bin/node".into(),
+                base_dir: "BASE".into(),
+                ttl: PairingTtl::default(),
+                label: None,
+                replaces: replaces.map(str::to_owned),
+            };
+            assert_eq!(mint(&spec).unwrap().id, "p1");
+            assert_eq!(std::fs::read_to_string(called).unwrap(), calls);
+        }
+    }
 
     #[test]
     fn json_after_log_lines_is_found() {

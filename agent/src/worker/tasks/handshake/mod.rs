@@ -25,6 +25,7 @@ use exchange::NoSession;
 use http::Peer;
 use mint::Cli;
 pub use mint::mint;
+pub use revoke::AGENT_PREFIX;
 use strain::Strain;
 pub use strain::own_group;
 

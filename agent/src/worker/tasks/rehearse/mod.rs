@@ -15,8 +15,9 @@ use inspect::{Marks, Seen};
 
 use super::handshake::{self, Handshake};
 use super::marks;
+use super::paired::paired;
 use super::program::{Surroundings, usual_umask};
-use crate::domain::{RehearsalReport, StepOutcome};
+use crate::domain::{Paired, RehearsalReport, StepOutcome};
 use crate::worker::protocol::{ProbeSpec, RehearseSpec, TaskError, TaskErrorKind};
 
 /// See [`crate::worker::Task::Rehearse`].
@@ -29,6 +30,8 @@ fn rehearse_with(spec: &RehearseSpec, marks: Marks<'_>) -> Result<RehearsalRepor
     let begun = Instant::now();
     let userdata = spec.probe.base_dir.join("userdata");
     let before = Seen::of(&userdata, marks)?;
+    // Whose sessions they are is for people: that it cannot be told says nothing about the candidate.
+    let devices = paired(&userdata, &[], &[]).map(|look| look.live).unwrap_or_default();
     let probe = inside(spec, &userdata);
     let surroundings = Surroundings { home: spec.home.clone(), ..Surroundings::of_worker() };
     let mut handshake = Handshake::new(&probe, &surroundings);
@@ -49,7 +52,13 @@ fn rehearse_with(spec: &RehearseSpec, marks: Marks<'_>) -> Result<RehearsalRepor
         // A database that is not one any more has lost everything.
         false => Seen::default(),
     };
+    let lost = match intact {
+        _ if unclear => Paired::default(),
+        true => paired(&userdata, &devices.sessions(), &[]).map(|look| devices.lost(&look)).unwrap_or_default(),
+        false => devices,
+    };
     Ok(RehearsalReport {
+        lost,
         level_before: before.level,
         level_after: after.level,
         start_ms: probe.steps.first().map_or(0, |first| first.ms),
