@@ -1,8 +1,8 @@
 //! How often one user may ask: a bucket of tokens per uid that fills again with time.
 //!
 //! Who asks faster than that is answered later and not refused: a script in a loop goes on working, and costs the agent no more
-//! than [`Limits::requests_per_second`](super::limits::Limits) of its answers; a hundred such scripts of a hundred users share what the agent
-//! has for all. Root is never held up, and neither is who has been quiet.
+//! than [`Limits::requests_per_second`](super::limits::Limits) of its answers; a hundred such scripts of a hundred users are answered one after
+//! the other, [`Limits::all_per_second`](super::limits::Limits). Root is never held up, and neither is who has been quiet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,14 +14,22 @@ use super::limits::Limits;
 #[derive(Debug, Clone)]
 pub struct Pace {
     limits: Limits,
+    lately: Arc<Mutex<Lately>>,
+}
+
+#[derive(Debug, Default)]
+struct Lately {
     /// When the bucket of a uid will be full again.
-    full_at: Arc<Mutex<HashMap<u32, Instant>>>,
+    full_at: HashMap<u32, Instant>,
+    /// When the last of those who have to wait is answered: the next one is a while after that. All at the same moment would be
+    /// in everybody's way.
+    last: Option<Instant>,
 }
 
 impl Pace {
     /// Nobody has asked yet.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, full_at: Arc::default() }
+        Self { limits, lately: Arc::default() }
     }
 
     /// Notes a request of `uid` at `now`, and says how long its answer has to wait.
@@ -29,18 +37,24 @@ impl Pace {
         if uid == 0 {
             return Duration::ZERO;
         }
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = Duration::from_secs(1) / self.limits.requests_per_second.max(1);
+        let burst = one * self.limits.burst;
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        let Lately { full_at, last } = &mut *lately;
         // A full bucket is like none.
         full_at.retain(|_, at| *at > now);
-        let own = Duration::from_secs(1) / self.limits.requests_per_second.max(1);
-        let burst = own * self.limits.burst;
-        let hasty = full_at.values().filter(|at| at.saturating_duration_since(now) > burst / 2).count();
-        let share = Duration::from_secs(1) * u32::try_from(hasty).unwrap_or(u32::MAX) / self.limits.all_per_second.max(1);
         let at = full_at.entry(uid).or_insert(now);
-        // A burst is counted in one's own measure.
-        let haste = at.saturating_duration_since(now) > burst / 2;
-        *at += if haste { own.max(share) } else { own };
-        at.saturating_duration_since(now).saturating_sub(burst)
+        *at += one;
+        let own = at.saturating_duration_since(now).saturating_sub(burst);
+        if own.is_zero() {
+            return own;
+        }
+        let turn = last.map_or(now, |last| last.max(now)) + Duration::from_secs(1) / self.limits.all_per_second.max(1);
+        *last = Some(turn);
+        let wait = own.max(turn.saturating_duration_since(now));
+        // Who waits for others saves up nothing meanwhile.
+        *at += wait - own;
+        wait
     }
 }
 
@@ -90,7 +104,11 @@ mod tests {
             }
         }
         let (bursts, shared) = (100 * 10, 10 * 50);
-        assert!((shared..bursts + shared).contains(&answered), "{answered}");
+        assert!((bursts + shared - 100..=bursts + shared + 100).contains(&answered), "{answered}");
+        // And not all at the same moment.
+        let mut moments: Vec<Duration> = next.iter().map(|(at, _)| *at).collect();
+        moments.sort_unstable();
+        assert!(moments.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(20)), "{moments:?}");
     }
 
     #[test]
@@ -100,6 +118,6 @@ mod tests {
             pace.wait(uid, now);
         }
         pace.wait(1, now + Duration::from_secs(1));
-        assert_eq!(pace.full_at.lock().unwrap().len(), 1);
+        assert_eq!(pace.lately.lock().unwrap().full_at.len(), 1);
     }
 }
