@@ -67,17 +67,13 @@ impl Agent {
     fn files(&self) -> Finding {
         let (pin, name) = (self.pins.look(&self.journal), "configuration");
         let settings = self.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).error.clone();
-        match (pin.error, settings, pin.good) {
-            (Some(error), _, _) => {
-                bad(name, Health::Problem, error.to_string(), "repair the file; until then nothing is enforced".to_owned())
-            }
-            (None, Some(error), _) => {
-                bad(name, Health::Problem, error.to_string(), "repair the file; until then nothing is enforced".to_owned())
-            }
-            (None, None, None) => {
+        let wrong = pin.error.map(|error| error.to_string()).or(settings.map(|error| error.to_string()));
+        match (wrong, pin.good) {
+            (Some(wrong), _) => bad(name, Health::Problem, wrong, "repair the file; until then nothing is enforced".to_owned()),
+            (None, None) => {
                 bad(name, Health::Warning, "nothing is pinned".to_owned(), format!("write {}", self.pins.path().display()))
             }
-            (None, None, Some(pin)) => ok(name, &format!("is good; {} is pinned", pin.version)),
+            (None, Some(pin)) => ok(name, &format!("is good; {} is pinned", pin.version)),
         }
     }
 

@@ -4,13 +4,12 @@
 //! kernel, and nothing ends it. So what root does at a home has a time, and while something of a user's is still waiting, nothing more is begun
 //! for that user: others go on, and threads do not pile up.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{StateError, blocking};
 use crate::domain::{Place, UserName};
+use crate::worker::Tally;
 
 /// Looking at names, sizes and processes: milliseconds, with tens of thousands of attachments seconds.
 pub const LOOK: Duration = Duration::from_secs(20);
@@ -18,15 +17,11 @@ pub const LOOK: Duration = Duration::from_secs(20);
 pub const CHANGE: Duration = Duration::from_secs(120);
 
 /// Whose homes are being waited for, beyond the time, by how many.
-static WAITING: Mutex<BTreeMap<UserName, usize>> = Mutex::new(BTreeMap::new());
-
-fn waiting() -> MutexGuard<'static, BTreeMap<UserName, usize>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static WAITING: Tally = Tally::new();
 
 /// Whether something still waits for this user's home.
 pub fn hangs(user: &UserName) -> bool {
-    waiting().contains_key(user)
+    WAITING.has(user)
 }
 
 /// Runs `work`, which reaches into `place`'s home, on a thread that may wait; [`StateError::Hangs`] when it does not come back in `time`, and
@@ -58,33 +53,11 @@ pub async fn at_home<T: Send + 'static>(
 
 /// Leaves `work` for `user` to itself: until it ends, [`hangs`] says so.
 pub fn leave(user: &UserName, work: impl Future<Output = ()> + Send + 'static) {
-    let one = Waits::of(user);
+    let one = WAITING.count(user);
     tokio::spawn(async move {
         work.await;
         drop(one);
     });
-}
-
-/// One that waits.
-struct Waits(UserName);
-
-impl Waits {
-    fn of(user: &UserName) -> Self {
-        *waiting().entry(user.clone()).or_default() += 1;
-        Self(user.clone())
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        let mut all = waiting();
-        if let Some(count) = all.get_mut(&self.0) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                all.remove(&self.0);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

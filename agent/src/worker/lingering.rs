@@ -5,27 +5,22 @@
 //! debugger lets go. So nobody waits for the end of a worker without measure, and while one of a user's is left, no more are started for
 //! that user.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::process::Process;
 use super::spawn::WorkerError;
+use super::tally::Tally;
 use crate::domain::UserName;
 
 /// What was killed ends in milliseconds, on a busy host in some seconds.
 const END: Duration = Duration::from_secs(5);
 
 /// How many of whose are left.
-static LEFT: Mutex<BTreeMap<UserName, usize>> = Mutex::new(BTreeMap::new());
-
-fn left() -> MutexGuard<'static, BTreeMap<UserName, usize>> {
-    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static LEFT: Tally = Tally::new();
 
 /// [`WorkerError::Lingers`] while one of `user`'s is left.
 pub fn refuse(user: &UserName) -> Result<(), WorkerError> {
-    if left().contains_key(user) { Err(lingers(user)) } else { Ok(()) }
+    if LEFT.has(user) { Err(lingers(user)) } else { Ok(()) }
 }
 
 /// What is said when a worker could not be ended.
@@ -41,34 +36,12 @@ pub async fn end(user: &UserName, mut worker: Process) -> bool {
         return true;
     }
     tracing::warn!(T3PIN_USER = %user, "{}", lingers(user));
-    let one = Left::of(user);
+    let one = LEFT.count(user);
     tokio::spawn(async move {
         worker.ended().await.ok();
         drop(one);
     });
     false
-}
-
-/// One that is left; dropped when it has ended.
-struct Left(UserName);
-
-impl Left {
-    fn of(user: &UserName) -> Self {
-        *left().entry(user.clone()).or_default() += 1;
-        Self(user.clone())
-    }
-}
-
-impl Drop for Left {
-    fn drop(&mut self) {
-        let mut left = left();
-        if let Some(count) = left.get_mut(&self.0) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                left.remove(&self.0);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -79,11 +52,11 @@ mod tests {
     #[test]
     fn no_more_are_started_until_all_have_ended() {
         let (alice, bob) = ("alice".parse().unwrap(), "bob".parse().unwrap());
-        let (one, other) = (Left::of(&alice), Left::of(&alice));
+        let (one, other) = (LEFT.count(&alice), LEFT.count(&alice));
         drop(one);
         assert!(matches!(refuse(&alice), Err(WorkerError::Lingers { .. })));
         assert!(refuse(&bob).is_ok(), "another user's are");
         drop(other);
-        assert!(refuse(&alice).is_ok() && left().is_empty());
+        assert!(refuse(&alice).is_ok());
     }
 }

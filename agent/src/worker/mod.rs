@@ -18,6 +18,7 @@ mod process;
 mod protocol;
 mod spawn;
 mod stall;
+mod tally;
 pub(crate) mod tasks;
 
 pub use lookout::Lookout;
@@ -30,6 +31,7 @@ pub use protocol::{
     task_line,
 };
 pub use spawn::{Standby, WorkerError, begin, run};
+pub use tally::Tally;
 pub use tasks::redact::redact;
 
 /// See `crate::fuzzing`.
