@@ -3,7 +3,7 @@ import os, signal, socket, statistics, sys, time
 
 PATH = "/run/t3pin/t3pin.sock"
 # Who only wants to know asks a few times a second at most; asking without a pause is what the crowd does.
-USERS, IDLE, BUSY, ROUNDS, PAUSE, REACH_MS = 100, 1000, 100, 80, 0.1, 50.0
+USERS, IDLE, BUSY, ROUNDS, PAUSE, REACH_MS = 100, 1000, 100, 60, 0.2, 50.0
 REQUEST = b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n"
 children = []
 

@@ -37,7 +37,7 @@ impl Default for Limits {
         Self {
             connections: 2048,
             per_uid: 16,
-            requests_per_second: 20,
+            requests_per_second: 10,
             burst: 20,
             all_per_second: 100,
             body: 64 * 1024,
